@@ -1,0 +1,1 @@
+"""How the rows of a table are stored: the one door through which every method reads rows."""
