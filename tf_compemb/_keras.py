@@ -1,0 +1,156 @@
+"""Chooses Keras 3 or tf_keras, and owns every difference between the runtimes.
+
+Under ``TF_USE_LEGACY_KERAS=1`` layers are tf_keras layers, which tensorflow-recommenders needs;
+otherwise they are Keras 3 layers on the backend of the user's choice. The mathematics is written
+once with ``keras.ops``, which also runs on the TensorFlow tensors inside a tf_keras layer.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+LEGACY = os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true")
+if LEGACY:
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras as keras3  # noqa: E402
+from keras import ops  # noqa: E402
+
+if LEGACY:
+    if keras3.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "TF_USE_LEGACY_KERAS=1 selects tf_keras, which runs on TensorFlow only, but Keras 3 "
+            f"was set to the {keras3.backend.backend()!r} backend. Unset TF_USE_LEGACY_KERAS, or "
+            "set KERAS_BACKEND=tensorflow."
+        )
+    try:
+        import tf_keras as keras
+    except ImportError as error:
+        raise ImportError(
+            "TF_USE_LEGACY_KERAS=1 selects tf_keras, which is not installed. Install it "
+            "(`pip install tf_keras`), or unset TF_USE_LEGACY_KERAS."
+        ) from error
+else:
+    keras = keras3
+
+BACKEND: str = keras3.backend.backend()
+RUNTIME = "tf_keras" if LEGACY else f"keras3-{BACKEND}"
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+elif BACKEND == "jax":
+    import jax
+elif BACKEND == "torch":
+    import torch
+else:
+    raise RuntimeError(
+        f"tf_compemb runs on the tensorflow, jax and torch backends of Keras, not on {BACKEND!r}."
+    )
+
+__all__ = [
+    "BACKEND",
+    "LEGACY",
+    "RUNTIME",
+    "Layer",
+    "concrete",
+    "gather_rows",
+    "id_dtype",
+    "is_symbolic",
+    "is_tensor",
+    "keras",
+    "ops",
+    "raise_in_graph",
+    "register",
+]
+
+
+def register(cls: type) -> type:
+    """Registers a class with Keras as ``tf_compemb>Name``, so that saved models find it."""
+    return keras.saving.register_keras_serializable(package="tf_compemb")(cls)
+
+
+def id_dtype() -> str:
+    """The integer type in which ids are computed: 64 bits wherever the runtime has them."""
+    if BACKEND == "jax" and not jax.config.jax_enable_x64:
+        return "int32"
+    return "int64"
+
+
+class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
+    """A Keras layer whose weights are never autocast: rows are cast after they are read.
+
+    Keras would cast a whole table to the compute type at every step under mixed precision.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        if LEGACY:
+            kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        if not LEGACY:
+            self.autocast = False
+            # Keras 3 on a GPU would choose XLA, in which out-of-range ids cannot raise.
+            self.supports_jit = BACKEND == "jax"
+
+    def add_exact_weight(
+        self, name: str, shape: tuple[int, ...], initializer: Any, dtype: str, trainable: bool
+    ) -> Any:
+        """``add_weight`` under the policy that the stored numbers are what is read."""
+        autocast = {"experimental_autocast": False} if LEGACY else {"autocast": False}
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype=dtype,
+            trainable=trainable,
+            **autocast,
+        )
+
+
+def gather_rows(variable: Any, ids: Any) -> Any:
+    """Reads the rows ``ids`` of a variable without reading the whole variable.
+
+    Under TensorFlow the kernel is ResourceGather and the gradient is IndexedSlices.
+    """
+    if BACKEND == "tensorflow":
+        return tf.gather(variable if LEGACY else variable.value, ids)
+    return ops.take(variable, ids, axis=0)
+
+
+def is_symbolic(x: Any) -> bool:
+    """Whether ``x`` is a placeholder of the functional API, with a type but no values."""
+    return "KerasTensor" in type(x).__name__
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether ``x`` is a tensor of the runtime (ragged and sparse ones included)."""
+    if BACKEND == "tensorflow":
+        return tf.is_tensor(x) or isinstance(x, (tf.Variable, tf.RaggedTensor, tf.SparseTensor))
+    if BACKEND == "jax":
+        return isinstance(x, jax.Array)
+    return torch.is_tensor(x)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The values of a tensor as a NumPy array, or None while a graph is being traced."""
+    if BACKEND == "tensorflow":
+        return x.numpy() if tf.executing_eagerly() and hasattr(x, "numpy") else None
+    if BACKEND == "jax":
+        return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    if x.device.type == "meta" or torch.compiler.is_compiling():
+        return None
+    return x.detach().cpu().numpy()
+
+
+def raise_in_graph(valid: Any, message: str, ids: Any) -> Any:
+    """``ids``, with the graph made to raise ``message`` where not all of ``valid`` holds.
+
+    Only TensorFlow's graphs can raise; under JAX the ids come back unchanged.
+    """
+    if BACKEND != "tensorflow":
+        return ids
+    check = tf.debugging.Assert(tf.reduce_all(valid), [message])
+    with tf.control_dependencies([check]):
+        return tf.identity(ids)

@@ -1,0 +1,13 @@
+"""The embedding layers, one file a method; the catalogue is README.md beside this file."""
+
+from tf_compemb.layers.base import CompressedEmbedding as CompressedEmbedding
+from tf_compemb.layers.compositional.hash_trick import HashEmbedding as HashEmbedding
+from tf_compemb.layers.compositional.k_partition import (
+    CompositionalEmbedding as CompositionalEmbedding,
+)
+from tf_compemb.layers.compositional.path import PathEmbedding as PathEmbedding
+from tf_compemb.layers.compositional.quotient_remainder import QREmbedding as QREmbedding
+from tf_compemb.layers.full_table import FullEmbedding as FullEmbedding
+from tf_compemb.layers.registry import get_method as get_method
+from tf_compemb.layers.registry import method as method
+from tf_compemb.layers.registry import method_names as method_names

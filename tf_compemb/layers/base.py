@@ -1,0 +1,220 @@
+"""The layer contract: what a compressed embedding is, and all that is not the method."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops
+from tf_compemb.footprint import Footprint
+from tf_compemb.layers import bags
+from tf_compemb.layers.ids import (
+    check_id_space,
+    check_integer_type,
+    check_placeholder,
+    checked_ids,
+    poison,
+    to_id_tensor,
+    type_name,
+)
+from tf_compemb.storage.table import CodeSpec, TableSpec, read_rows
+
+
+class CompressedEmbedding(Layer):
+    """Base of every method: a drop-in for `keras.layers.Embedding` that says what it weighs.
+
+    A method says which tables it wants (`table_specs`), what it trains beside them
+    (`weight_shapes`), and how an id becomes a vector (`lookup`). Sizes, initialisation, checks of
+    ids, bags, masks, shapes, saving and the inference form follow from that.
+
+    Args:
+        input_dim: Integer, ids are in `[0, input_dim)`.
+        output_dim: Integer, length of a vector.
+        combiner: None, or how the innermost axis of the ids is pooled: "sum", "mean", "sqrtn".
+        mask_zero: Whether id 0 is padding: masked for the layers after, and left out of bags.
+        embeddings_initializer: None draws every table so that the *vectors* have the variance of
+            a full table drawn from U(-1/sqrt(input_dim), 1/sqrt(input_dim)); otherwise a Keras
+            initialiser for every table.
+        **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Integer ids of any shape; a tf.RaggedTensor; or, with a combiner, a tf.SparseTensor.
+        weights: None, or, with a combiner, a weight for each id in the form of `inputs`.
+
+    Returns:
+        Vectors, shape `inputs.shape + (output_dim,)`; with a combiner `inputs.shape[:-1] +
+        (output_dim,)`.
+
+    Raises:
+        TypeError: Ids that are not integers.
+        ValueError: Arguments out of range; eagerly, ids outside `[0, input_dim)`. Inside a
+            TensorFlow graph those are an `InvalidArgumentError`; under JAX's `jit`, where nothing
+            can raise, their vectors are NaN.
+    """
+
+    method_name = ""
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        *,
+        combiner: str | None = None,
+        mask_zero: bool = False,
+        embeddings_initializer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_dim = positive_integer("input_dim", input_dim)
+        self.output_dim = positive_integer("output_dim", output_dim)
+        check_id_space(self.input_dim)
+        bags.check_combiner(combiner)
+        self.combiner = combiner
+        self.mask_zero = bool(mask_zero)
+        self.supports_masking = self.mask_zero
+        self.embeddings_initializer = (
+            None
+            if embeddings_initializer is None
+            else keras.initializers.get(embeddings_initializer)
+        )
+        self._ids_come_as_floats = False
+
+    # What a method says of itself.
+
+    def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
+        """The tables of this method, by the name of the attribute that will hold each."""
+        raise NotImplementedError
+
+    def weight_shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Trained weights that are not tables: name to (shape, initialiser)."""
+        return {}
+
+    def lookup(self, ids: Any) -> Any:
+        """The paper's formula: ids `(m,)`, in range, to vectors `(m, *vector_shape)`."""
+        raise NotImplementedError
+
+    def for_inference(self) -> CompressedEmbedding:
+        """The layer that is exported and served, with the same vectors. By default this one."""
+        return self
+
+    # What the base does for every method.
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Shape of what stands for one id: (output_dim,), or (k, output_dim) for k features."""
+        return (self.output_dim,)
+
+    @property
+    def limit(self) -> float:
+        """Bound of the uniform law of the full table, 1/sqrt(input_dim)."""
+        return 1 / math.sqrt(self.input_dim)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables."""
+        if self.built:
+            return
+        for name, spec in self.table_specs().items():
+            if isinstance(spec, CodeSpec):
+                setattr(self, name, spec.build(self, name))
+            else:
+                setattr(self, name, spec.build(self, name, self.embeddings_initializer))
+        for name, (shape, initializer) in self.weight_shapes().items():
+            weight = self.add_exact_weight(name, shape, initializer, "float32", trainable=True)
+            setattr(self, name, weight)
+        self.built = True
+
+    def footprint(self) -> Footprint:
+        """Parameters and bytes, from the hyper-parameters alone."""
+        specs = self.table_specs().values()
+        tables = [s for s in specs if isinstance(s, TableSpec)]
+        others = sum(math.prod(shape) for shape, _ in self.weight_shapes().values())
+        weight_bytes = sum(t.bytes for t in tables) + 4 * others
+        index_bytes = sum(s.bytes for s in specs if isinstance(s, CodeSpec))
+        return Footprint(
+            parameters=sum(t.parameters for t in tables) + others,
+            weight_bytes=weight_bytes,
+            index_bytes=index_bytes,
+            inference_bytes=weight_bytes + index_bytes,
+            full_parameters=self.input_dim * self.output_dim,
+        )
+
+    def rows(self, name: str, ids: Any) -> Any:
+        """Rows `ids` of the table `name`, in the layer's compute type."""
+        return read_rows(getattr(self, name), ids, self.compute_dtype)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Converts ids exactly, before Keras could convert them to another type."""
+        if is_symbolic(inputs):
+            self._ids_come_as_floats = check_placeholder(inputs, self.input_dim, self.name)
+        inputs = to_id_tensor(inputs, self.input_dim, self.name)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, inputs: Any, weights: Any = None) -> Any:
+        """Vectors of ids in any form. See the class."""
+        if not self._ids_come_as_floats:
+            check_integer_type(type_name(inputs), self.name)
+        padding = self._is_padding if self.mask_zero else None
+        return bags.embed(self.vectors, inputs, weights, self.combiner, padding)
+
+    def vectors(self, ids: Any) -> Any:
+        """Vectors of dense ids of any shape, each id checked to be in range."""
+        message = f"{self.name}: ids must be in [0, {self.input_dim})."
+        ids, valid = checked_ids(ids, self.input_dim, message)
+        flat = ops.reshape(ids, (-1,))
+        vectors = self.lookup(flat)
+        vectors = ops.reshape(vectors, (*ops.shape(ids), *self.vector_shape))
+        return poison(vectors, valid)
+
+    def _is_padding(self, ids: Any) -> Any:
+        return ops.equal(ids, 0)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """True where an id is not padding, if `mask_zero`."""
+        if not self.mask_zero or self.combiner is not None or bags.is_ragged(inputs):
+            return None
+        return ops.not_equal(inputs, 0)
+
+    def compute_output_shape(self, input_shape: Any, weights_shape: Any = None) -> tuple:
+        """Shape of the vectors, see the class."""
+        shape = tuple(input_shape)
+        return (*(shape if self.combiner is None else shape[:-1]), *self.vector_shape)
+
+    if not LEGACY:
+
+        def compute_output_spec(self, inputs: Any, weights: Any = None) -> Any:
+            """Shape and type of the vectors of a placeholder, without tracing the lookup."""
+            ragged = bool(getattr(inputs, "ragged", False)) and self.combiner is None
+            return keras.KerasTensor(
+                self.compute_output_shape(inputs.shape),
+                dtype=self.compute_dtype,
+                **({"ragged": True} if ragged else {}),
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        initializer = self.embeddings_initializer
+        return {
+            **super().get_config(),
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "combiner": self.combiner,
+            "mask_zero": self.mask_zero,
+            "embeddings_initializer": (
+                None if initializer is None else keras.initializers.serialize(initializer)
+            ),
+        }
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """`value` as an int.
+
+    Raises:
+        ValueError: It is not a positive integer; the message names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return int(value)
+
+

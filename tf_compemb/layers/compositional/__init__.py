@@ -1,0 +1,1 @@
+"""Hashing and partitions: ids share rows of small tables."""

@@ -1,0 +1,74 @@
+"""The hashing trick: ids that collide share a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_compemb.layers.base import positive_integer
+from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
+from tf_compemb.layers.registry import method
+from tf_compemb.partitions import Partition, Remainder, UniversalHash
+
+
+@method("hash")
+class HashEmbedding(PartitionedEmbedding):
+    """Hashing trick: one table of `ceil(n / c)` rows, shared by the ids that collide.
+
+    Formula: `e(i) = W[h(i)]`, `h(i) = i mod m` or `((a i + b) mod P) mod m`, `m = ceil(n / c)`.
+    Parameters: `ceil(n / c) * d`, `n = input_dim`, `d = output_dim`, `c = collisions`.
+    Served as: the table, float32; the universal hash follows from its seed.
+    Does not give: a vector of its own to every id; about `c` ids share each row.
+    Reference: Weinberger et al. 2009, https://arxiv.org/abs/0902.2206; Shi et al. 2020,
+        https://arxiv.org/abs/1909.02107, algorithm 1.
+
+    Args:
+        input_dim: Integer, ids are in `[0, input_dim)`.
+        output_dim: Integer, length of a vector.
+        collisions: Integer, how many times fewer rows than ids. Above `input_dim` one row is left.
+        hash_function: "remainder", or "universal": a random function of Carter and Wegman's family,
+            which keeps no order of the ids.
+        seed: Integer, chooses the universal function; the remainder has none.
+        **kwargs: `combiner`, `mask_zero`, `embeddings_initializer` and Keras' own, see
+            `CompressedEmbedding`.
+
+    >>> layer = HashEmbedding(input_dim=10, output_dim=8, collisions=3)
+    >>> vectors = np.asarray(layer(np.array([1, 5, 9])))
+    >>> bool((vectors[0] == vectors[1]).all() and (vectors[0] == vectors[2]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        collisions: int = 4,
+        hash_function: str = "remainder",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.collisions = positive_integer("collisions", collisions)
+        rows = -(-positive_integer("input_dim", input_dim) // self.collisions)
+        partition: Partition
+        if hash_function == "remainder":
+            partition = Remainder(rows)
+        elif hash_function == "universal":
+            partition = UniversalHash(rows, seed)
+        else:
+            raise ValueError(
+                "`hash_function` must be 'remainder' or 'universal'. "
+                f"Received: hash_function={hash_function!r}"
+            )
+        self.hash_function = hash_function
+        self.seed = int(seed)
+        super().__init__(
+            input_dim, output_dim, partitions=[partition], table_names=["embeddings"], **kwargs
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        return {
+            **super().get_config(),
+            "collisions": self.collisions,
+            "hash_function": self.hash_function,
+            "seed": self.seed,
+        }

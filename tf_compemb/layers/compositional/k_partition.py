@@ -1,0 +1,74 @@
+"""Compositional embedding over any complementary partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
+from tf_compemb.layers.registry import method
+from tf_compemb.partitions import Partition, balanced, check_complementary, deserialize
+
+
+@method("compositional")
+class CompositionalEmbedding(PartitionedEmbedding):
+    """Compositional embedding: one small table for each of k complementary partitions.
+
+    Formula: `e(i) = W_1[p_1(i)] * ... * W_k[p_k(i)]`, elementwise; or their sum, or concatenation.
+    Parameters: `sum_j m_j * d`, `m_j` classes in partition j, `d = output_dim`; the k-th part of
+        that for "concat", whose tables are d / k wide.
+    Served as: the k tables, float32, and the codes of `Codes` partitions.
+    Does not give: independent vectors; ids that share a class move together in training. Many small
+        tables save most and share most.
+    Reference: Shi et al. 2020, https://arxiv.org/abs/1909.02107, sections 3 and 4.
+
+    Args:
+        input_dim: Integer, ids are in `[0, input_dim)`.
+        output_dim: Integer, length of a vector.
+        partitions: A list of partitions from `tf_compemb.partitions`; or Integer k for k balanced
+            ones, about `input_dim ** (1 / k)` classes each.
+        operation: "mult", "add", "concat", or "feature" for k vectors an id, shape (..., k, d).
+        family: "mixed_radix" or "chinese_remainder", of balanced partitions.
+        **kwargs: `combiner`, `mask_zero`, `embeddings_initializer` and Keras' own, see
+            `CompressedEmbedding`.
+
+    Raises:
+        ValueError: The partitions are not complementary; the message names two ids that collide.
+
+    >>> layer = CompositionalEmbedding(input_dim=1000, output_dim=8, partitions=3)
+    >>> layer.footprint().parameters == (10 + 10 + 10) * 8
+    True
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        partitions: int | Sequence[Partition | dict[str, Any]] = 3,
+        operation: str = "mult",
+        family: str = "mixed_radix",
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(partitions, int):
+            chosen = balanced(input_dim, partitions, family)
+        else:
+            chosen = [deserialize(p) for p in partitions]
+            check_complementary(chosen, input_dim)
+        self.family = family
+        super().__init__(
+            input_dim,
+            output_dim,
+            partitions=chosen,
+            table_names=[f"partition_{j}" for j in range(len(chosen))],
+            operation=operation,
+            **kwargs,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        return {
+            **super().get_config(),
+            "partitions": [p.get_config() for p in self.partitions],
+            "operation": self.operation,
+            "family": self.family,
+        }

@@ -1,0 +1,181 @@
+"""Path-based compositional embedding: a base row, then functions chosen by the id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tf_compemb._keras import keras, ops
+from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.registry import method
+from tf_compemb.partitions import (
+    Codes,
+    Partition,
+    Quotient,
+    Remainder,
+    check_complementary,
+    deserialize,
+)
+from tf_compemb.storage.table import CodeSpec, TableSpec
+
+
+@method("path")
+class PathEmbedding(CompressedEmbedding):
+    """Path-based embedding: a row of a base table, sent through functions that the id chooses.
+
+    Formula: `z_1 = W[p_1(i)]`, `z_j = M_{j, p_j(i)}(z_{j-1})`, `e(i) = z_k`;
+        `M(z) = A_2 s(A_1 z + b_1) + b_2` for one hidden layer, `M(z) = A z + b` for none.
+    Parameters: `m_1 * d + sum_{j>1} m_j * (parameters of one function)`, `m_j` classes in partition
+        j, `d = output_dim`; one hidden layer of h units has `2 * d * h + h + d`.
+    Served as: the base table and the functions, float32.
+    Does not give: cheap lookups; every id runs through every function of a set, of which one is
+        kept. The paper calls its results preliminary; it is slower to train than operations.
+    Reference: Shi et al. 2020, https://arxiv.org/abs/1909.02107, sections 4.1 and 5.4, table 1.
+
+    Args:
+        input_dim: Integer, ids are in `[0, input_dim)`.
+        output_dim: Integer, length of a vector.
+        collisions: Integer `c`: the base table has `ceil(n / c)` rows, by quotient; the remainder
+            chooses one of `c` functions. Above `input_dim` it only leaves functions unused.
+        hidden_units: Integers, units of each hidden layer of a function; `()` is linear.
+        activation: Name of the Keras activation after each hidden layer.
+        partitions: None for the quotient and the remainder, or at least two partitions: the first
+            for the base table, each other for a set of functions.
+        **kwargs: `combiner`, `mask_zero`, `embeddings_initializer` and Keras' own, see
+            `CompressedEmbedding`.
+
+    Raises:
+        ValueError: Fewer than two partitions, or partitions that are not complementary.
+
+    >>> layer = PathEmbedding(input_dim=1000, output_dim=16, collisions=4, hidden_units=(64,))
+    >>> layer.footprint().parameters == 250 * 16 + 4 * (33 * 64 + 16)
+    True
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        collisions: int = 4,
+        hidden_units: Sequence[int] = (64,),
+        activation: str = "relu",
+        partitions: Sequence[Partition | dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.collisions = positive_integer("collisions", collisions)
+        self.hidden_units = tuple(positive_integer("hidden_units", h) for h in hidden_units)
+        self.activation = keras.activations.get(activation)
+        if partitions is None:
+            chosen: list[Partition] = [Quotient(self.collisions), Remainder(self.collisions)]
+        else:
+            chosen = [deserialize(p) for p in partitions]
+        if len(chosen) < 2:
+            raise ValueError(
+                "`partitions` must hold a base partition and at least one that chooses functions. "
+                f"Received: {chosen}"
+            )
+        check_complementary(chosen, self.input_dim)
+        self.partitions = tuple(chosen)
+
+    @property
+    def _layer_widths(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer of a function."""
+        widths = (self.output_dim, *self.hidden_units, self.output_dim)
+        return list(zip(widths[:-1], widths[1:], strict=True))
+
+    def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
+        """The base table, and the codes of partitions that are stored."""
+        rows = self.partitions[0].num_classes(self.input_dim)
+        specs: dict[str, TableSpec | CodeSpec] = {
+            "base": TableSpec(rows, self.output_dim, self.limit)
+        }
+        for j, partition in enumerate(self.partitions):
+            if isinstance(partition, Codes):
+                classes = partition.num_classes(self.input_dim)
+                specs[f"codes_{j}"] = CodeSpec(partition.codes, classes)
+        return specs
+
+    def weight_shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Kernels and biases of the functions, stacked by class."""
+        shapes: dict[str, tuple[tuple[int, ...], Any]] = {}
+        for j, partition in enumerate(self.partitions[1:], start=1):
+            classes = partition.num_classes(self.input_dim)
+            for i, (inputs, outputs) in enumerate(self._layer_widths):
+                kernel = (classes, inputs, outputs)
+                shapes[f"kernel_{j}_{i}"] = (kernel, self._kernel_initializer(i, inputs))
+                shapes[f"bias_{j}_{i}"] = ((classes, outputs), "zeros")
+        return shapes
+
+    def _kernel_initializer(self, i: int, inputs: int) -> Any:
+        """Keeps the second moment of the base row: He's for hidden layers, Glorot's way after."""
+        if not self.hidden_units:
+            return _near_identity
+        gain = 2 if i < len(self.hidden_units) else 1
+        return keras.initializers.RandomNormal(0.0, math.sqrt(gain / inputs))
+
+    def lookup(self, ids: Any) -> Any:
+        """Reads the base row and follows the path."""
+        vectors = self.rows("base", self._classes(0, ids))
+        for j in range(1, len(self.partitions)):
+            vectors = self._apply_functions(j, self._classes(j, ids), vectors)
+        return vectors
+
+    def _classes(self, j: int, ids: Any) -> Any:
+        if isinstance(self.partitions[j], Codes):
+            from tf_compemb._keras import gather_rows, id_dtype
+
+            return ops.cast(gather_rows(getattr(self, f"codes_{j}"), ids), id_dtype())
+        return self.partitions[j].classes(ids, self.input_dim)
+
+    def _apply_functions(self, j: int, classes: Any, vectors: Any) -> Any:
+        """Function `classes[m]` of set j on vector m.
+
+        All functions run side by side as one wide network, and a mask keeps the hidden units of
+        the id's own. Gathering each id's kernels instead costs several times more.
+        """
+        count = self.partitions[j].num_classes(self.input_dim)
+        own = ops.one_hot(classes, count, dtype=self.compute_dtype)
+        last = len(self._layer_widths) - 1
+        hidden = vectors
+        for i, (_, outputs) in enumerate(self._layer_widths):
+            kernel = ops.cast(getattr(self, f"kernel_{j}_{i}"), self.compute_dtype)
+            bias = ops.cast(getattr(self, f"bias_{j}_{i}"), self.compute_dtype)
+            if i == 0:
+                wide = ops.matmul(hidden, _side_by_side(kernel))
+                wide = ops.reshape(wide, (-1, count, outputs)) * ops.expand_dims(own, -1)
+                hidden = ops.sum(wide, axis=1)
+            else:
+                masked = ops.expand_dims(hidden, 1) * ops.expand_dims(own, -1)
+                inputs = kernel.shape[1]
+                hidden = ops.matmul(
+                    ops.reshape(masked, (-1, count * inputs)),
+                    ops.reshape(kernel, (count * inputs, outputs)),
+                )
+            hidden = hidden + ops.matmul(own, bias)
+            if i < last:
+                hidden = self.activation(hidden)
+        return hidden
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        return {
+            **super().get_config(),
+            "collisions": self.collisions,
+            "hidden_units": list(self.hidden_units),
+            "activation": keras.activations.serialize(self.activation),
+            "partitions": [p.get_config() for p in self.partitions],
+        }
+
+
+def _side_by_side(kernel: Any) -> Any:
+    """(classes, inputs, outputs) as one matrix (inputs, classes * outputs)."""
+    count, inputs, outputs = kernel.shape
+    return ops.reshape(ops.transpose(kernel, (1, 0, 2)), (inputs, count * outputs))
+
+
+def _near_identity(shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """Identity maps with a little noise, so that the linear functions differ from the start."""
+    noise = keras.initializers.RandomNormal(0.0, 0.01)(shape, dtype=dtype)
+    return noise + ops.cast(ops.eye(shape[1]), noise.dtype)

@@ -1,0 +1,74 @@
+"""Quotient-remainder embedding: two small tables, one vector an id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_compemb.layers.base import positive_integer
+from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
+from tf_compemb.layers.registry import method
+from tf_compemb.partitions import Quotient, Remainder
+
+
+@method("qr")
+class QREmbedding(PartitionedEmbedding):
+    """Quotient-remainder embedding: two small tables, one vector an id.
+
+    Formula: `e(i) = R[i mod m] * Q[i // m]`, elementwise; or their sum, or concatenation.
+    Parameters: `(m + ceil(n / m)) * d`, `n = input_dim`, `d = output_dim`, `m = modulus`, by
+        default `collisions`; half of that for "concat", whose tables are d / 2 wide.
+    Served as: the two tables, float32.
+    Does not give: independent vectors; ids that share a quotient or a remainder move together in
+        training.
+    Reference: Shi et al. 2020, https://arxiv.org/abs/1909.02107, algorithm 2 and section 4; the
+        layout of `collisions` is that of the authors' DLRM code.
+
+    Args:
+        input_dim: Integer, ids are in `[0, input_dim)`.
+        output_dim: Integer, length of a vector.
+        collisions: Integer `c`, how many ids share a quotient row: the remainder table has `c`
+            rows, the quotient table `ceil(n / c)`. Above `input_dim` it only leaves rows unused.
+        operation: "mult", "add", "concat", or "feature" for two vectors an id, shape (..., 2, d).
+        modulus: None, or Integer `m` instead of `collisions`. `m = ceil(n / c)` makes the remainder
+            table the large one: the same size, but ids `m` apart share its rows instead of
+            neighbours. `m = sqrt(n)` is the smallest.
+        **kwargs: `combiner`, `mask_zero`, `embeddings_initializer` and Keras' own, see
+            `CompressedEmbedding`.
+
+    >>> layer = QREmbedding(input_dim=1000, output_dim=8, collisions=32)
+    >>> tuple(layer(np.array([[1, 2], [3, 999]])).shape)
+    (2, 2, 8)
+    >>> layer.footprint().parameters == (32 + 32) * 8
+    True
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        collisions: int = 4,
+        operation: str = "mult",
+        modulus: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.collisions = positive_integer("collisions", collisions)
+        self.modulus = (
+            self.collisions if modulus is None else positive_integer("modulus", modulus)
+        )
+        super().__init__(
+            input_dim,
+            output_dim,
+            partitions=[Remainder(self.modulus), Quotient(self.modulus)],
+            table_names=["remainder", "quotient"],
+            operation=operation,
+            **kwargs,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        return {
+            **super().get_config(),
+            "collisions": self.collisions,
+            "operation": self.operation,
+            "modulus": self.modulus,
+        }

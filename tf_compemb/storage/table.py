@@ -1,0 +1,97 @@
+"""Tables: how many rows, how wide, how initialised, and the one way to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tf_compemb._keras import gather_rows, keras, ops
+
+if TYPE_CHECKING:
+    from tf_compemb._keras import Layer
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table that a method wants: `rows x width` numbers drawn from U(-limit, limit).
+
+    A storage decides how a row is kept; here it is float32. What a method sees is the same under
+    every storage: rows in, vectors of the compute type out.
+
+    Attributes:
+        rows: Number of rows.
+        width: Numbers in a row.
+        limit: Bound of the uniform initialiser; 0 starts at zero.
+    """
+
+    rows: int
+    width: int
+    limit: float
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers of the table."""
+        return self.rows * self.width
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the table in float32."""
+        return 4 * self.parameters
+
+    def build(self, layer: Layer, name: str, initializer: Any = None) -> Any:
+        """Adds the table's variable to a layer and returns it."""
+        if initializer is None:
+            initializer = keras.initializers.RandomUniform(-self.limit, self.limit)
+        return layer.add_exact_weight(
+            name, (self.rows, self.width), initializer, "float32", trainable=True
+        )
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """A stored, untrained column of class numbers, one for each id, in the narrowest integer.
+
+    Attributes:
+        codes: Integer array of shape (input_dim,).
+        num_classes: Codes are in `[0, num_classes)`.
+    """
+
+    codes: np.ndarray
+    num_classes: int
+
+    @property
+    def dtype(self) -> str:
+        """The narrowest integer type that every runtime can gather."""
+        if self.num_classes <= 2**8:
+            return "uint8"
+        return "int16" if self.num_classes <= 2**15 else "int32"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stored codes."""
+        return self.codes.size * np.dtype(self.dtype).itemsize
+
+    def build(self, layer: Layer, name: str) -> Any:
+        """Adds the codes to a layer as an untrained variable and returns it."""
+        values = self.codes.astype(self.dtype)
+        return layer.add_exact_weight(
+            name,
+            values.shape,
+            lambda shape, dtype=None: ops.convert_to_tensor(values),
+            self.dtype,
+            trainable=False,
+        )
+
+
+def read_rows(variable: Any, ids: Any, dtype: str) -> Any:
+    """Rows of a table as vectors of the compute type: the door through which rows are read.
+
+    Args:
+        variable: The table's variable, shape (rows, width).
+        ids: Integer tensor of any shape, row numbers.
+        dtype: Compute type of the layer. Only the rows read are cast, never the table.
+    """
+    rows = gather_rows(variable, ids)
+    return rows if dtype == "float32" else ops.cast(rows, dtype)
