@@ -34,7 +34,7 @@ _HOMES = {
 }
 _SUBPACKAGES = ("data", "layers", "models", "optimizers", "partitions", "storage")
 
-__all__ = [*_HOMES, *_SUBPACKAGES]  # noqa: PLE0604
+__all__ = [*_HOMES, *_SUBPACKAGES]
 
 
 def __getattr__(name: str) -> Any:

@@ -77,7 +77,9 @@ def embed(
 
 def _dense(lookup: Lookup, ids: Any, weights: Any, combiner: str, padding: Any) -> Any:
     if len(ids.shape) == 0:
-        raise ValueError(f"combiner={combiner!r} pools the last axis of the ids; a scalar has none.")
+        raise ValueError(
+            f"combiner={combiner!r} pools the last axis of the ids; a scalar has none."
+        )
     vectors = lookup(ids)
     share = _shares(ids, weights, padding, vectors.dtype)
     trailing = len(vectors.shape) - len(ids.shape)

@@ -12,8 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import BACKEND, concrete, id_dtype, is_symbolic, is_tensor, ops
-from tf_compemb._keras import raise_in_graph
+from tf_compemb._keras import (
+    BACKEND,
+    concrete,
+    id_dtype,
+    is_symbolic,
+    is_tensor,
+    ops,
+    raise_in_graph,
+)
 
 # The largest integer up to which every integer is exact in the floating type.
 _EXACT_UP_TO = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24, "float64": 2**53}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +84,7 @@ class PathEmbedding(CompressedEmbedding):
     def _layer_widths(self) -> list[tuple[int, int]]:
         """Inputs and outputs of each layer of a function."""
         widths = (self.output_dim, *self.hidden_units, self.output_dim)
-        return list(zip(widths[:-1], widths[1:], strict=True))
+        return list(itertools.pairwise(widths))
 
     def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
         """The base table, and the codes of partitions that are stored."""

@@ -52,9 +52,7 @@ class QREmbedding(PartitionedEmbedding):
         **kwargs: Any,
     ) -> None:
         self.collisions = positive_integer("collisions", collisions)
-        self.modulus = (
-            self.collisions if modulus is None else positive_integer("modulus", modulus)
-        )
+        self.modulus = self.collisions if modulus is None else positive_integer("modulus", modulus)
         super().__init__(
             input_dim,
             output_dim,

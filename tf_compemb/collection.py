@@ -1,0 +1,395 @@
+"""EmbeddingCollection: the fields of a recommender row, each with its own method and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops, register
+from tf_compemb.footprint import Footprint
+from tf_compemb.layers import bags
+from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.fused import FusedLookup, fusion_key
+from tf_compemb.layers.ids import (
+    check_integer_type,
+    check_placeholder,
+    checked_ids,
+    poison,
+    to_id_tensor,
+    type_name,
+)
+from tf_compemb.layers.registry import get_method
+from tf_compemb.partitions import Partition
+
+_SPEC_KEYS = ("embedding", "options", "threshold")
+
+
+@register
+class EmbeddingCollection(Layer):
+    """Embeddings for all categorical fields of a model, by one specification.
+
+    Args:
+        cardinalities: Number of ids of each field: a mapping from the field's name, or a sequence
+            (the names are then "field_0", "field_1", ...).
+        output_dim: Integer, length of every vector.
+        embedding: Name of the method for every field: "full", "hash", "qr", "compositional",
+            "path".
+        threshold: None keeps a field's table full where compression would not make it smaller.
+            An integer keeps tables of at most that many rows full, and compresses all others.
+        options: The method's own arguments, such as `{"collisions": 4, "operation": "mult"}`.
+        overrides: For single fields, by name: a mapping with any of "embedding", "options" and
+            "threshold". A field that names another method starts from no options.
+        combiner: How bags of ids are pooled: "sum", "mean" or "sqrtn".
+        mask_zero: Whether id 0 is padding in padded bags.
+        fused: Whether fields of the same method are looked up together. The vectors are the same.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Integer ids (batch, fields); or a mapping from field name, or a sequence in field
+            order, of ids (batch,) or bags (ragged, sparse, or padded (batch, length)).
+        weights: None, or for bags a mapping from field name to weights in the form of the ids.
+
+    Returns:
+        Vectors (batch, num_vectors, output_dim), in the order of the fields.
+
+    Raises:
+        ValueError: An unknown method, option or field; ids out of range as in
+            `CompressedEmbedding`.
+
+    >>> collection = EmbeddingCollection({"user": 100_000, "country": 5}, output_dim=8,
+    ...                                  embedding="qr", options={"collisions": 100})
+    >>> tuple(collection(np.array([[99_999, 4], [17, 0]])).shape)
+    (2, 2, 8)
+    >>> print(collection.summary())
+    field     rows  method  parameters   bytes  ratio
+    user    100000  qr            8800   35200   90.9
+    country      5  full            40     160    1.0
+    total   100005                8840   35360   90.5
+    """
+
+    def __init__(
+        self,
+        cardinalities: Mapping[str, int] | Sequence[int],
+        output_dim: int = 16,
+        embedding: str = "full",
+        *,
+        threshold: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        combiner: str = "sum",
+        mask_zero: bool = False,
+        fused: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(cardinalities, Mapping):
+            cardinalities = {f"field_{i}": n for i, n in enumerate(cardinalities)}
+        if not cardinalities:
+            raise ValueError("`cardinalities` must hold at least one field. Received: none")
+        self.cardinalities = {
+            str(name): positive_integer(f"cardinalities[{name!r}]", n)
+            for name, n in cardinalities.items()
+        }
+        self.output_dim = positive_integer("output_dim", output_dim)
+        self.embedding = embedding
+        self.threshold = threshold
+        self.options = dict(options or {})
+        self.overrides = {name: dict(spec) for name, spec in (overrides or {}).items()}
+        _check_overrides(self.overrides, self.cardinalities)
+        bags.check_combiner(combiner)
+        self.combiner = combiner
+        self.mask_zero = bool(mask_zero)
+        self.fused = bool(fused)
+        self._fields = _Fields([self._choose(name) for name in self.cardinalities])
+        self._make_lookups()
+        self._ids_come_as_floats = False
+
+    def _choose(self, name: str) -> CompressedEmbedding:
+        """The layer of one field, by the specification, the overrides and the threshold."""
+        spec = self.overrides.get(name, {})
+        embedding = spec.get("embedding", self.embedding)
+        inherited = self.options if embedding == self.embedding else {}
+        threshold = spec.get("threshold", self.threshold)
+        rows = self.cardinalities[name]
+        dtype = {"dtype": self._dtype_policy if LEGACY else self.dtype_policy}
+        full = get_method("full")(rows, self.output_dim, name=name, **dtype)
+        if threshold is not None and rows <= threshold:
+            return full
+        arguments = {**inherited, **spec.get("options", {})}
+        try:
+            layer = get_method(embedding)(rows, self.output_dim, name=name, **arguments, **dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Field {name!r}, method {embedding!r}: {error}") from error
+        smaller = layer.footprint().inference_bytes < full.footprint().inference_bytes
+        return layer if smaller or threshold is not None else full
+
+    def _make_lookups(self) -> None:
+        """One lookup for each group of fields that fuse, and one for each other field."""
+        groups: dict[Any, list[int]] = {}
+        for i, layer in enumerate(self._fields.layers):
+            key = fusion_key(layer) if self.fused else None
+            groups.setdefault((i,) if key is None else key, []).append(i)
+        self._groups = tuple(tuple(members) for members in groups.values())
+        lookups = []
+        for members in self._groups:
+            layers = [self._fields.layers[i] for i in members]
+            if len(layers) == 1:
+                lookups.append(layers[0])
+            else:
+                dtype = layers[0]._dtype_policy if LEGACY else layers[0].dtype_policy
+                lookups.append(FusedLookup(layers, name=f"fused_{len(lookups)}", dtype=dtype))
+        self.lookups = lookups
+
+    @property
+    def field_names(self) -> list[str]:
+        """Names of the fields, in order."""
+        return list(self.cardinalities)
+
+    @property
+    def vector_names(self) -> list[str]:
+        """What each vector of the result stands for: the field, or "field/partition"."""
+        names = []
+        for name, layer in zip(self.cardinalities, self._fields.layers, strict=True):
+            count = _vectors_of(layer)
+            names += [name] if count == 1 else [f"{name}/{j}" for j in range(count)]
+        return names
+
+    @property
+    def num_vectors(self) -> int:
+        """Vectors for one row: the fields', or more under operation="feature"."""
+        return sum(_vectors_of(layer) for layer in self._fields.layers)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables of every field."""
+        if self.built:
+            return
+        for lookup in self.lookups:
+            lookup.build(None)
+        self.built = True
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Converts ids exactly, before Keras could convert them to another type."""
+        largest = max(self.cardinalities.values())
+        inputs = self._in_field_order(inputs)
+        parts = inputs if isinstance(inputs, list) else [inputs]
+        for i, part in enumerate(parts):
+            if is_symbolic(part):
+                self._ids_come_as_floats = check_placeholder(part, largest, self.name)
+            parts[i] = to_id_tensor(part, largest, self.name)
+        return super().__call__(parts if isinstance(inputs, list) else parts[0], *args, **kwargs)
+
+    def _in_field_order(self, inputs: Any) -> Any:
+        if isinstance(inputs, Mapping):
+            missing = [name for name in self.cardinalities if name not in inputs]
+            if missing:
+                raise ValueError(f"{self.name}: ids of the fields {missing} are missing.")
+            return [inputs[name] for name in self.cardinalities]
+        if isinstance(inputs, (list, tuple)) and all(hasattr(x, "shape") for x in inputs):
+            if len(inputs) != len(self.cardinalities):
+                raise ValueError(
+                    f"{self.name}: expected ids of {len(self.cardinalities)} fields. "
+                    f"Received: {len(inputs)}"
+                )
+            return list(inputs)
+        return inputs
+
+    def call(self, inputs: Any, weights: Any = None) -> Any:
+        """Vectors of a batch. See the class."""
+        if not isinstance(inputs, (list, tuple)):
+            return self._matrix(inputs)
+        single = [
+            not bags.is_ragged(x) and not bags.is_sparse(x) and len(x.shape) == 1 for x in inputs
+        ]
+        if all(single):
+            return self._matrix(ops.stack(inputs, axis=1))
+        vectors = []
+        for i, (name, ids) in enumerate(zip(self.cardinalities, inputs, strict=True)):
+            combiner = None if single[i] else self.combiner
+            share = None if weights is None else weights.get(name)
+            part = self._field_bags(i, ids, share, combiner)
+            vectors.append(
+                ops.reshape(part, (-1, _vectors_of(self._fields.layers[i]), self.output_dim))
+            )
+        return ops.concatenate(vectors, axis=1)
+
+    def _matrix(self, ids: Any) -> Any:
+        """Vectors (batch, num_vectors, output_dim) of ids (batch, fields)."""
+        if not self._ids_come_as_floats:
+            check_integer_type(type_name(ids), self.name)
+        if len(ids.shape) != 2 or ids.shape[1] != len(self.cardinalities):
+            raise ValueError(
+                f"{self.name}: expected ids of shape (batch, {len(self.cardinalities)}). "
+                f"Received: {tuple(ids.shape)}"
+            )
+        message = f"{self.name}: the ids of each field must be in [0, its cardinality)."
+        ids, valid = checked_ids(ids, list(self.cardinalities.values()), message)
+        parts = []
+        for members, lookup in zip(self._groups, self.lookups, strict=True):
+            own = ids if len(members) == len(self.cardinalities) else _columns(ids, members)
+            vectors = lookup(own) if isinstance(lookup, FusedLookup) else lookup.lookup(own[:, 0])
+            shape = (-1, len(members), *self._fields.layers[members[0]].vector_shape)
+            vectors = ops.reshape(vectors, shape)
+            vectors = poison(vectors, None if valid is None else _columns(valid, members))
+            parts.append(ops.reshape(vectors, (-1, *_matrix_shape(shape))))
+        return self._in_order(parts)
+
+    def _in_order(self, parts: list[Any]) -> Any:
+        """The groups' vectors in the order of the fields."""
+        if len(parts) == 1:
+            return parts[0]
+        pieces: list[list[Any]] = [[] for _ in self.cardinalities]
+        for members, part in zip(self._groups, parts, strict=True):
+            count = part.shape[1] // len(members)
+            columns = ops.unstack(part, axis=1)
+            for position, i in enumerate(members):
+                pieces[i] = columns[position * count : (position + 1) * count]
+        return ops.stack([column for piece in pieces for column in piece], axis=1)
+
+    def _field_bags(self, i: int, ids: Any, weights: Any, combiner: str | None) -> Any:
+        padding = (lambda x: ops.equal(x, 0)) if self.mask_zero else None
+        return bags.embed(lambda x: self._field_vectors(i, x), ids, weights, combiner, padding)
+
+    def field_vectors(self, field: str, ids: Any) -> Any:
+        """Vectors of ids of one field.
+
+        Args:
+            field: Name of the field.
+            ids: Integer ids of any dense shape.
+
+        Returns:
+            Vectors, shape of the ids + (output_dim,), or + (k, output_dim) for k features.
+
+        Raises:
+            ValueError: There is no such field; an id is out of range.
+        """
+        if field not in self.cardinalities:
+            raise ValueError(f"No field {field!r}. Fields: {', '.join(self.cardinalities)}.")
+        self.build()
+        ids = to_id_tensor(ids, self.cardinalities[field], self.name)
+        return self._field_vectors(self.field_names.index(field), ids)
+
+    def _field_vectors(self, i: int, ids: Any) -> Any:
+        layer = self._fields.layers[i]
+        check_integer_type(type_name(ids), layer.name)
+        message = f"{self.name}: ids of {layer.name} must be in [0, {layer.input_dim})."
+        ids, valid = checked_ids(ids, layer.input_dim, message)
+        flat = ops.reshape(ids, (-1,))
+        group = next(g for g, members in enumerate(self._groups) if i in members)
+        lookup = self.lookups[group]
+        if isinstance(lookup, FusedLookup):
+            vectors = lookup.field_vectors(self._groups[group].index(i), flat)
+        else:
+            vectors = lookup.lookup(flat)
+        return poison(ops.reshape(vectors, (*ops.shape(ids), *layer.vector_shape)), valid)
+
+    def footprint(self) -> Footprint:
+        """Parameters and bytes of all fields together."""
+        total = Footprint(0, 0)
+        for layer in self._fields.layers:
+            total = total + layer.footprint()
+        return total
+
+    def field_footprints(self) -> dict[str, tuple[str, Footprint]]:
+        """For each field, the name of its method and its footprint."""
+        return {
+            name: (layer.method_name, layer.footprint())
+            for name, layer in zip(self.cardinalities, self._fields.layers, strict=True)
+        }
+
+    def summary(self) -> str:
+        """A table: field, rows, method, parameters, bytes served, ratio to the full table."""
+        header = ("field", "rows", "method", "parameters", "bytes", "ratio")
+        lines = [header]
+        for name, (method, size) in self.field_footprints().items():
+            lines.append((name, str(self.cardinalities[name]), method, *_size_cells(size)))
+        rows = str(sum(self.cardinalities.values()))
+        lines.append(("total", rows, "", *_size_cells(self.footprint())))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        left = (0, 2)
+        return "\n".join(
+            "  ".join(
+                cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])
+                for i, cell in enumerate(line)
+            ).rstrip()
+            for line in lines
+        )
+
+    def compute_output_shape(self, input_shape: Any, weights_shape: Any = None) -> tuple:
+        """(batch, num_vectors, output_dim)."""
+        first = input_shape[0] if isinstance(input_shape, list) else input_shape
+        return (first[0], self.num_vectors, self.output_dim)
+
+    if not LEGACY:
+
+        def compute_output_spec(self, inputs: Any, weights: Any = None) -> Any:
+            """Shape and type of the vectors of placeholders, without tracing the lookup."""
+            first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+            shape = (first.shape[0], self.num_vectors, self.output_dim)
+            return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        return {
+            **super().get_config(),
+            "cardinalities": dict(self.cardinalities),
+            "output_dim": self.output_dim,
+            "embedding": self.embedding,
+            "threshold": self.threshold,
+            "options": _plain(self.options),
+            "overrides": _plain(self.overrides),
+            "combiner": self.combiner,
+            "mask_zero": self.mask_zero,
+            "fused": self.fused,
+        }
+
+
+class _Fields:
+    """The fields' layers, kept from Keras, which would track those that are only specifications."""
+
+    def __init__(self, layers: list[CompressedEmbedding]) -> None:
+        self.layers = layers
+
+
+def _vectors_of(layer: CompressedEmbedding) -> int:
+    return layer.vector_shape[0] if len(layer.vector_shape) == 2 else 1
+
+
+def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(vectors, output_dim) of (-1, fields, [k,] output_dim)."""
+    return (shape[1] * (shape[2] if len(shape) == 4 else 1), shape[-1])
+
+
+def _columns(x: Any, members: Sequence[int]) -> Any:
+    first, count = members[0], len(members)
+    if tuple(members) == tuple(range(first, first + count)):
+        return x[:, first : first + count]
+    return ops.stack([x[:, i] for i in members], axis=1)
+
+
+def _size_cells(size: Footprint) -> tuple[str, str, str]:
+    return str(size.parameters), str(size.inference_bytes), f"{size.ratio:.1f}"
+
+
+def _check_overrides(overrides: Mapping[str, Mapping], cardinalities: Mapping[str, int]) -> None:
+    for name, spec in overrides.items():
+        if name not in cardinalities:
+            raise ValueError(
+                f"`overrides` names the field {name!r}, which does not exist. "
+                f"Fields: {', '.join(cardinalities)}."
+            )
+        unknown = sorted(set(spec) - set(_SPEC_KEYS))
+        if unknown:
+            raise ValueError(
+                f"`overrides[{name!r}]` has unknown keys {unknown}. Known: {', '.join(_SPEC_KEYS)}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Options with partitions replaced by their configurations."""
+    if isinstance(value, Partition):
+        return value.get_config()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
