@@ -1,0 +1,118 @@
+"""What DLRM and DCN share: inputs, task, loss, configuration. The embedding is an argument."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from tf_compemb._keras import keras
+
+LOGIT_THRESHOLD = 0.0  # A logit above it predicts a click: probability over one half.
+
+
+def dense_parameters(units: Sequence[int]) -> int:
+    """Weights and biases of fully connected layers, from the input's width to the last's.
+
+    >>> dense_parameters([3, 2, 1])
+    11
+    """
+    return sum((wide + 1) * narrow for wide, narrow in itertools.pairwise(units))
+
+
+class ClickModel(tfrs.Model):  # type: ignore[misc]
+    """Base of the click models: from a row's features to the logit of a click.
+
+    Inputs: `{"dense": float (B, dense_features), "categorical": integer (B, fields)}`, B rows.
+    Output: logits, float32 of shape (B, 1); the probability of a click is their sigmoid. Logits
+    are what cross entropy is computed from, because a float32 probability near 0 or 1 has lost
+    the digits that its logarithm needs.
+
+    A subclass says how the logit comes about (`call`) and how many parameters the network beside
+    the tables has (`network_parameters`).
+
+    Args:
+        embeddings: `EmbeddingCollection`, or any layer that maps ids (B, fields) to vectors
+            (B, V, d) and has `num_vectors` = V, `output_dim` = d and `cardinalities`.
+        dense_features: Integer, width of the dense input.
+    """
+
+    def __init__(self, embeddings: Any, *, dense_features: int = 13, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.embeddings = embeddings
+        self.dense_features = dense_features
+        self.task = tfrs.tasks.Ranking(
+            loss=keras.losses.BinaryCrossentropy(
+                from_logits=True, reduction=keras.losses.Reduction.NONE
+            )
+        )
+        self.log_loss = keras.metrics.Mean(name="log_loss")
+        # The last layer computes in float32 under mixed precision: tfrs adds its float32
+        # regularisation loss, and bfloat16 logits would have 8 bits.
+        self.logit = keras.layers.Dense(1, dtype="float32", name="logit")
+
+    def compute_loss(
+        self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor], training: bool = False
+    ) -> tf.Tensor:
+        """Mean cross entropy in nats over the rows of the global batch.
+
+        Under a distribution strategy each replica returns its share of that mean, so that the sum
+        of the replicas' gradients is the gradient of a single device, also where a last batch
+        falls on the replicas unevenly.
+
+        Args:
+            inputs: Features as of the class, and labels of shape (B, 1), 0 or 1.
+            training: Whether the layers run in training mode.
+
+        Returns:
+            A float32 scalar.
+        """
+        features, labels = inputs
+        row_losses = self.task(
+            labels=labels, predictions=self(features, training=training), compute_metrics=False
+        )
+        self.log_loss.update_state(row_losses)
+        rows = tf.cast(tf.shape(row_losses)[0], tf.float32)
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            rows = replica.all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        return tf.reduce_sum(row_losses) / rows
+
+    def build_on_one_row(self) -> None:
+        """Makes the variables by a forward pass over one row of zeros."""
+        self(
+            {
+                "dense": tf.zeros([1, self.dense_features]),
+                "categorical": tf.zeros([1, len(self.embeddings.cardinalities)], tf.int64),
+            }
+        )
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds a model that Keras loads from a file; ids have no float placeholder."""
+        del config
+        self.build_on_one_row()
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, ready for JSON."""
+        return {
+            "name": self.name,
+            "embeddings": keras.saving.serialize_keras_object(self.embeddings),
+            "dense_features": self.dense_features,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ClickModel:
+        """The model that `get_config` described, with new weights."""
+        del custom_objects
+        config = dict(config)
+        config["embeddings"] = keras.saving.deserialize_keras_object(config["embeddings"])
+        return cls(**config)
+
+    def embed(self, features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Dense features (B, dense_features) and vectors (B, V, d), both of the compute type."""
+        vectors = self.embeddings(features["categorical"])
+        dense = tf.ensure_shape(features["dense"], [None, self.dense_features])
+        return tf.cast(dense, self.compute_dtype), tf.cast(vectors, self.compute_dtype)

@@ -1,0 +1,45 @@
+"""The console script `tf-compemb`: one sub-command for each program."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from tf_compemb import __version__
+
+PROGRAMS = {
+    "train": ("tf_compemb.train", "train a click model and report quality, bytes and speed"),
+    "data": ("tf_compemb.data.__main__", "prepare, generate or describe Criteo-format data"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a sub-command; its options are those of `python -m tf_compemb.SUBCOMMAND`.
+
+    Args:
+        argv: Arguments; None for the process's own.
+
+    Returns:
+        The sub-command's exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="tf-compemb",
+        description="Memory-efficient embeddings for recommender systems.",
+        epilog="`tf-compemb PROGRAM --help` shows a program's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tf_compemb {__version__}")
+    parser.add_argument(
+        "program",
+        choices=list(PROGRAMS),
+        help="; ".join(f"{name}: {what}" for name, (_, what) in PROGRAMS.items()),
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's options")
+    chosen = parser.parse_args(argv)
+    module = importlib.import_module(PROGRAMS[chosen.program][0])
+    return module.main(chosen.arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

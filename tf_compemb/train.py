@@ -1,0 +1,109 @@
+"""`python -m tf_compemb.train`: trains DLRM or DCN on Criteo-format data with any method."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.options import TrainingOptions, parse
+from tf_compemb.training.run_directory import RunDirectory, default_out
+
+USER_ERROR = 2  # Exit status of argparse too.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: Arguments; None for the process's own.
+
+    Returns:
+        The exit status: 0, 2 for a mistake in what was given, 128 + n after signal n.
+    """
+    try:
+        options, given = parse(argv)
+        return _run(options, given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _run(options: TrainingOptions, given: frozenset[str]) -> int:
+    if options.dry_run:
+        return _dry_run(options)
+    if options.evaluate:
+        return _evaluate(options)
+    out = options.out or default_out(options.model, "-".join(options.embedding))
+    run = RunDirectory(out)
+    if options.resume:
+        options = _resumed(run, options, given)
+    else:
+        run.check_new()
+    return _train(options.replace(out=out), run)
+
+
+def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str]) -> TrainingOptions:
+    """The options that a run was started with; others given on the command line must agree."""
+    stored = TrainingOptions.from_json(run.read_config()["options"])
+    for name in given - {"out", "resume", "json", "cache"}:
+        if getattr(options, name) != getattr(stored, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} differs from that of the run in {run.path}, which "
+                f"was started with {getattr(stored, name)!r}; leave it out to resume."
+            )
+    return stored.replace(resume=True, json=options.json)
+
+
+def _train(options: TrainingOptions, run: RunDirectory) -> int:
+    from tf_compemb.training.data_source import open_data
+    from tf_compemb.training.environment import prepare_tensorflow
+
+    prepare_tensorflow()
+    data = open_data(options)
+    from tf_compemb.training.interruption import Interrupted
+    from tf_compemb.training.report import print_metrics
+    from tf_compemb.training.trainer import train
+
+    try:
+        metrics = train(options, run, data)
+    except Interrupted as stopped:
+        print(
+            f"stopped by {stopped} after a checkpoint; `--resume --out {run.path}` goes on.",
+            file=sys.stderr,
+        )
+        return 128 + stopped.signal_number
+    if options.json:
+        _print_json(metrics)
+    else:
+        print_metrics(metrics, run.path)
+    return 0
+
+
+def _dry_run(options: TrainingOptions) -> int:
+    from tf_compemb.training.dry_run import dry_run
+    from tf_compemb.training.environment import prepare_tensorflow
+
+    prepare_tensorflow()
+    sizes = dry_run(options)
+    if options.json:
+        _print_json(sizes)
+    else:
+        print(sizes.pop("summary"))
+        for name, value in sizes.items():
+            if name.endswith(("parameters", "bytes")):
+                print(f"{name:<26}{value:>16,}")
+    return 0
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""From options to an embedding collection and a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.options import TrainingOptions
+
+
+def method_options(options: TrainingOptions) -> dict[str, Any]:
+    """The arguments that the chosen method takes from the options.
+
+    `--collisions`, `--operation`, `--modulus` and `--partitions` are shared by several methods and
+    ignored by the others, so that one command can compare them. An `--option` must be known.
+
+    Raises:
+        UserError: Unknown method or `--option`, or `--partitions` that cannot be read.
+    """
+    from tf_compemb.layers.registry import get_method
+
+    (name,) = options.embedding
+    try:
+        accepted = set(inspect.signature(get_method(name)).parameters)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    shared = {
+        "collisions": options.collisions,
+        "operation": options.operation,
+        "modulus": options.modulus,
+        **_partitions(options.partitions),
+    }
+    if "family" not in accepted:  # A method that takes `partitions` as a list only.
+        shared.pop("partitions", None)
+    chosen = {k: v for k, v in shared.items() if v is not None and k in accepted}
+    own = accepted - {"self", "input_dim", "output_dim", "kwargs"}
+    for option in options.option:
+        if option not in own:
+            raise UserError(
+                f"The method {name!r} has no option {option!r}; it has: "
+                f"{', '.join(sorted(own)) or 'none'}."
+            )
+    return {**chosen, **options.option}
+
+
+def _partitions(text: str | None) -> dict[str, Any]:
+    """`mixed-radix:3` as the arguments `partitions` and `family`."""
+    if text is None:
+        return {}
+    family, _, count = text.partition(":")
+    if family not in ("mixed-radix", "chinese-remainder") or not count.isdigit() or int(count) < 1:
+        raise UserError(
+            "--partitions must be mixed-radix:K or chinese-remainder:K with K at least 1, "
+            f"not {text!r}."
+        )
+    return {"partitions": int(count), "family": family.replace("-", "_")}
+
+
+def build_collection(options: TrainingOptions, cardinalities: Sequence[int]) -> Any:
+    """The `EmbeddingCollection` that the options ask for; no table is made yet.
+
+    Raises:
+        UserError: The method refuses its options.
+    """
+    from tf_compemb.collection import EmbeddingCollection
+
+    (name,) = options.embedding
+    arguments = method_options(options)
+    try:
+        return EmbeddingCollection(
+            {f"C{i}": n for i, n in enumerate(cardinalities, start=1)},
+            output_dim=options.dim,
+            embedding=name,
+            threshold=options.threshold,
+            options=arguments,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The method {name!r} refuses its options: {error}") from error
+
+
+def build_model(options: TrainingOptions, collection: Any) -> Any:
+    """The model of the options over a collection, with no variables yet."""
+    return _model_class(options)(collection)
+
+
+def network_parameters(options: TrainingOptions, collection: Any) -> int:
+    """Parameters of the model beside the tables."""
+    return _model_class(options).network_parameters(collection.num_vectors, collection.output_dim)
+
+
+def _model_class(options: TrainingOptions) -> Any:
+    from tf_compemb.models import DCN, DLRM
+
+    return {"dlrm": DLRM, "dcn": DCN}[options.model]
+
+
+def build_optimizer(options: TrainingOptions) -> Any:
+    """The optimiser of the options."""
+    from tf_compemb import optimizers
+
+    return optimizers.get(options.optimizer, options.learning_rate)

@@ -1,0 +1,48 @@
+"""Which data a run reads: given, prepared already, or generated."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.options import TrainingOptions
+
+_GENERATOR_SEED = 0  # Runs of different seeds train on the same generated rows.
+
+
+def cache_directory(options: TrainingOptions) -> Path:
+    """Where prepared data are kept: --cache, $TF_COMPEMB_CACHE, or the user's cache directory."""
+    if options.cache is not None:
+        return Path(options.cache)
+    if "TF_COMPEMB_CACHE" in os.environ:
+        return Path(os.environ["TF_COMPEMB_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tf_compemb"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tf_compemb"
+
+
+def open_data(options: TrainingOptions) -> Any:
+    """The `PreparedDataset` that the options name, prepared first where it has to be.
+
+    Raises:
+        UserError: The data cannot be read; the message is the data package's own.
+    """
+    from tf_compemb.data import DataError, open_or_prepare
+
+    cache = cache_directory(options)
+    settings = {
+        "encoder": options.encoder,
+        "min_count": options.min_count,
+        "hash_buckets": options.hash_buckets,
+        "bad_lines": options.bad_lines,
+    }
+    try:
+        if not options.data:
+            return _generated(options.rows, cache, settings)
+        paths = list(options.data)
+        return open_or_prepare(paths[0] if len(paths) == 1 else paths, cache, **settings)
+    except DataError as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,65 @@
+"""Sizes of a model without data and without tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.options import TrainingOptions
+
+
+def read_cardinalities(what: str) -> list[int]:
+    """Ids of each field from `kaggle`, from `n1,n2,...`, or from a file with such numbers.
+
+    Raises:
+        UserError: Neither.
+
+    >>> read_cardinalities("10,20")
+    [10, 20]
+    """
+    if what == "kaggle":
+        from tf_compemb.data import KAGGLE_CARDINALITIES
+
+        return list(KAGGLE_CARDINALITIES)
+    path = Path(what)
+    try:
+        text = path.read_text() if path.is_file() else what
+        numbers = [int(word) for word in text.replace(",", " ").split()]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "--cardinalities must be kaggle, numbers n1,n2,..., or a file with such numbers; "
+            f"{what!r} is none of these ({error})."
+        ) from error
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"--cardinalities must be positive numbers, not {text.strip()!r}.")
+    return numbers
+
+
+def dry_run(options: TrainingOptions) -> dict[str, Any]:
+    """Sizes of the model that the options ask for.
+
+    Returns:
+        `parameters`, `embedding_parameters`, `network_parameters`, `embedding_bytes` (served),
+        `embedding_training_bytes`, and `summary`, the collection's table as text.
+
+    Raises:
+        UserError: Options that the method refuses, or unreadable cardinalities.
+    """
+    from tf_compemb.training import build
+
+    cardinalities = read_cardinalities(options.cardinalities or "")
+    collection = build.build_collection(options, cardinalities)
+    footprint = collection.footprint()
+    network = build.network_parameters(options, collection)
+    return {
+        "model": options.model,
+        "embedding": options.embedding[0],
+        "cardinalities": cardinalities,
+        "parameters": network + footprint.parameters,
+        "embedding_parameters": footprint.parameters,
+        "network_parameters": network,
+        "embedding_bytes": footprint.inference_bytes,
+        "embedding_training_bytes": footprint.training_bytes,
+        "summary": collection.summary(),
+    }

@@ -1,0 +1,61 @@
+"""What has to be set before TensorFlow is imported, and how much it may print."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+
+from tf_compemb.training.errors import UserError
+
+_PACKAGES = ("tensorflow", "tf_keras", "keras", "tensorflow-recommenders", "numpy", "pyarrow")
+
+
+def prepare_tensorflow() -> None:
+    """Selects tf_keras, which tensorflow-recommenders needs, and quiets TensorFlow's log.
+
+    What the user has set in the environment about logging stays.
+
+    Raises:
+        UserError: TensorFlow runs already with Keras 3, or a package of the extra is missing.
+    """
+    if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"):
+        raise UserError(
+            "Training needs TF_USE_LEGACY_KERAS=1 before TensorFlow is imported, and TensorFlow is "
+            "imported already: set it at the start of the program."
+        )
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    try:
+        import tensorflow as tf
+        import tensorflow_recommenders  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"Training needs the package {error.name}: install it with "
+            "`pip install tf_compemb[train]`."
+        ) from error
+    tf.get_logger().setLevel(logging.ERROR)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and what training runs on."""
+    from tf_compemb import __version__
+
+    found = {"tf_compemb": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB.

@@ -1,0 +1,70 @@
+"""The course of a run: loss over intervals of steps, as CSV and for TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_compemb.training.run_directory import RunDirectory, read_csv, write_csv
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "train_loss",
+    "validation_loss",
+    "validation_auc",
+    "validation_accuracy",
+)
+
+
+class History:
+    """Rows of `history.csv`.
+
+    `step` counts finished steps from the run's beginning, `epoch` is from 1, `train_loss` is the
+    mean cross entropy (nats) over the rows since the row before; the validation columns are empty
+    where none took place.
+
+    Args:
+        run: The run's directory.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        import tensorflow as tf
+
+        self._run = run
+        self._summary = tf.summary
+        self._writer = tf.summary.create_file_writer(str(run.logs))
+        self.rows: list[list[Any]] = []
+
+    def restore(self, step: int) -> None:
+        """Reads the rows up to and including a step that an earlier process wrote."""
+        if self._run.history.exists():
+            rows = [[row[name] for name in COLUMNS] for row in read_csv(self._run.history)]
+            self.rows = [row for row in rows if int(row[0]) <= step]
+
+    def add(
+        self, step: int, epoch: int, train_loss: float, validation: dict[str, float] | None
+    ) -> None:
+        """Adds a row.
+
+        Args:
+            step: Finished steps.
+            epoch: Number of the epoch, from 1.
+            train_loss: Mean over the interval.
+            validation: `quality` of the validation part, or None.
+        """
+        measured = validation or {}
+        found = [measured.get(name) for name in ("loss", "auc", "accuracy")]
+        self.rows.append([step, epoch, train_loss, *found])
+        with self._writer.as_default(step):
+            self._summary.scalar("loss/train", train_loss)
+            for name, value in measured.items():
+                self._summary.scalar(f"{name}/validation", value)
+
+    def write(self) -> None:
+        """Writes `history.csv` and what TensorBoard reads."""
+        write_csv(self._run.history, COLUMNS, self.rows)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends TensorBoard's file."""
+        self._writer.close()

@@ -1,0 +1,82 @@
+"""Tables and plots of runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tf_compemb.training.run_directory import replacing
+
+
+def megabytes(number: float) -> str:
+    """Bytes as MB (10^6 bytes), or kB under one.
+
+    >>> megabytes(17_039_360), megabytes(12_300)
+    ('17.0 MB', '12.3 kB')
+    """
+    return f"{number / 1e6:,.1f} MB" if number >= 1e6 else f"{number / 1e3:,.1f} kB"
+
+
+def print_metrics(metrics: dict[str, Any], out: Path) -> None:
+    """Prints the table at the end of a run."""
+    table = Table(title=_title(f"{metrics['model']}, {metrics['embedding']}", metrics["synthetic"]))
+    for column in ("", "loss", "AUC", "accuracy"):
+        table.add_column(column, justify="left" if not column else "right")
+    for split in ("validation", "test"):
+        found = [metrics[f"{split}_{name}"] for name in ("loss", "auc", "accuracy")]
+        table.add_row(split, *(f"{value:.4f}" for value in found))
+    console = Console()
+    console.print(table)
+    rate = metrics["examples_per_second"]
+    speed = "" if rate is None else f", {rate:,.0f} examples/s"
+    console.print(
+        f"{metrics['parameters']:,} parameters, {metrics['embedding_parameters']:,} of them in "
+        f"embeddings ({megabytes(metrics['embedding_bytes'])}){speed}, peak memory "
+        f"{megabytes(metrics['peak_rss_bytes'])}\nrun directory: {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _title(what: str, synthetic: bool) -> str:
+    return f"{what} (synthetic data)" if synthetic else what
+
+
+def plot_loss(rows: Sequence[Sequence[Any]], synthetic: bool, path: Path) -> None:
+    """Draws a run's loss over its steps.
+
+    Args:
+        rows: Rows of `history.csv`.
+        synthetic: Whether the data were generated; the title says so.
+        path: The PNG to write.
+    """
+    steps = [int(row[0]) for row in rows]
+    train = [float(row[2]) for row in rows]
+    validated = [(int(row[0]), float(row[3])) for row in rows if row[3] not in (None, "")]
+    with _figure(path) as axes:
+        axes.plot(steps, train, color="tab:blue", linewidth=1, label="train, mean of an interval")
+        if validated:
+            axes.plot(*zip(*validated, strict=True), "o-", color="tab:orange", label="validation")
+        axes.set_xlabel("step")
+        axes.set_ylabel("cross entropy (nats)")
+        axes.set_title(_title("Loss", synthetic))
+        axes.grid(alpha=0.3)
+        axes.legend()
+
+
+@contextlib.contextmanager
+def _figure(path: Path) -> Iterator[Any]:
+    """Axes of a figure that is written to `path`; no display is needed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure.subplots()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)

@@ -1,0 +1,221 @@
+"""Trains one model by one method and writes its run directory."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tf_compemb._keras import keras
+from tf_compemb.training import build, report
+from tf_compemb.training.checkpoints import Checkpoints
+from tf_compemb.training.environment import peak_rss_bytes, versions
+from tf_compemb.training.evaluation import Evaluator
+from tf_compemb.training.history import History
+from tf_compemb.training.interruption import Interrupted, InterruptionGuard
+from tf_compemb.training.options import TrainingOptions
+from tf_compemb.training.progress import StepProgress
+from tf_compemb.training.run_directory import RunDirectory, write_json
+from tf_compemb.training.saved_runs import save_model
+from tf_compemb.training.step_callback import Cadence, StepCallback
+from tf_compemb.training.strategy import make_strategy
+
+
+def train(options: TrainingOptions, run: RunDirectory, data: Any) -> dict[str, Any]:
+    """Trains, evaluates and writes everything but nothing half.
+
+    Args:
+        options: With one method in `embedding`.
+        run: A new directory, or with `options.resume` one that a run was started in.
+        data: A `PreparedDataset`.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        UserError: Options that cannot be met.
+        Interrupted: A signal stopped the training, after a checkpoint.
+    """
+    started = time.perf_counter()
+    trainer = Trainer(options, run, data)
+    if not options.resume:
+        run.create()
+        write_json(run.config, describe_run(options, data))
+    trainer.fit()
+    metrics = trainer.evaluate()
+    metrics["wall_seconds"] = time.perf_counter() - started
+    save_model(trainer.model, run)
+    report.plot_loss(trainer.history.rows, data.synthetic, run.loss_plot)
+    write_json(run.metrics, metrics)
+    return metrics
+
+
+def describe_run(options: TrainingOptions, data: Any) -> dict[str, Any]:
+    """What `config.json` holds: options, versions, command, and which data."""
+    return {
+        "command": shlex.join(["python", "-m", "tf_compemb.train", *sys.argv[1:]]),
+        "options": options.to_json(),
+        "versions": versions(),
+        "data": {
+            "path": str(data.path),
+            "fingerprint": data.fingerprint,
+            "cardinalities": list(data.cardinalities),
+            "synthetic": data.synthetic,
+        },
+    }
+
+
+class Trainer:
+    """One run's model, state and position.
+
+    Args:
+        options: See `train`.
+        run: See `train`.
+        data: See `train`.
+    """
+
+    def __init__(self, options: TrainingOptions, run: RunDirectory, data: Any) -> None:
+        self.options = options
+        self.data = data
+        keras.mixed_precision.set_global_policy(options.precision)
+        keras.utils.set_random_seed(options.seed)
+        tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
+        strategy = make_strategy(options.strategy)
+        self.collection = build.build_collection(options, data.cardinalities)
+        with strategy.scope():
+            self.model = build.build_model(options, self.collection)
+            self.model.build_on_one_row()
+            optimizer = build.build_optimizer(options)
+            self.cadence = self._cadence()
+            self.model.compile(optimizer, steps_per_execution=self.cadence.execution)
+            optimizer.build(self.model.trainable_variables)
+            self.checkpoints = Checkpoints(run, self.model)
+        self.history = History(run)
+        self.evaluator = Evaluator(self.model)
+        self.callback: StepCallback | None = None
+        if options.resume:
+            self.checkpoints.restore()
+
+    def _cadence(self) -> Cadence:
+        return Cadence.choose(
+            self.data.steps("train", self.options.batch_size),
+            self.options.steps_per_execution,
+            self.options.checkpoint_every,
+            self.options.validate_every,
+        )
+
+    def validate(self) -> dict[str, float]:
+        """`quality` of the validation part."""
+        return self.evaluator(self.data.batches("validation", self._evaluation_batch()))
+
+    def _evaluation_batch(self) -> int:
+        return max(2048, self.options.batch_size)
+
+    def fit(self) -> None:
+        """Trains from the current position to the end of the last epoch.
+
+        Raises:
+            Interrupted: A signal stopped the training, after a checkpoint.
+        """
+        epoch = int(self.checkpoints.epoch.numpy())
+        step = int(self.checkpoints.step_in_epoch.numpy())
+        self.history.restore(epoch * self.cadence.epoch + step)
+        total = self.options.epochs * self.cadence.epoch
+        label = f"{self.options.model} {self.options.embedding[0]}"
+        with InterruptionGuard() as guard, StepProgress(label, total, self._quiet()) as progress:
+            callback = self._make_callback(guard, progress.show)
+            for epoch in range(epoch, self.options.epochs):
+                self._fit_epoch(callback, epoch, step)
+                step = 0
+                if guard.received is not None:
+                    raise Interrupted(guard.received)
+        self.history.close()
+
+    def _quiet(self) -> bool:
+        return self.options.json
+
+    def _make_callback(
+        self, guard: InterruptionGuard, show: Callable[[int, float], None]
+    ) -> StepCallback:
+        self.callback = StepCallback(
+            self.cadence, self.history, self.checkpoints, guard, self.validate, show
+        )
+        return self.callback
+
+    def _fit_epoch(self, callback: StepCallback, epoch: int, step: int) -> None:
+        callback.begin_epoch(self.model, epoch, step, float(self.checkpoints.seconds.numpy()))
+        batches = self.data.batches(
+            "train",
+            self.options.batch_size,
+            shuffle_seed=self.options.seed,
+            epoch=epoch,
+            start_step=step,
+        )
+        self.model.fit(batches, callbacks=[callback], verbose=0)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Everything that `metrics.json` holds but the wall time.
+
+        The weights are those of the epoch with the lowest validation loss.
+        """
+        best_epoch = int(self.checkpoints.best_epoch.numpy())
+        if best_epoch != self.options.epochs - 1:
+            self.checkpoints.restore_best()
+        validation = self.validate()
+        test = self.evaluator(self.data.batches("test", self._evaluation_batch()))
+        return {
+            **{f"test_{name}": value for name, value in test.items()},
+            **{f"validation_{name}": value for name, value in validation.items()},
+            **self._sizes(),
+            **self._speed(),
+            **self._provenance(),
+            "best_epoch": best_epoch + 1,
+        }
+
+    def _sizes(self) -> dict[str, Any]:
+        footprint = self.collection.footprint()
+        network = build.network_parameters(self.options, self.collection)
+        return {
+            "parameters": network + footprint.parameters,
+            "embedding_parameters": footprint.parameters,
+            "embedding_bytes": footprint.inference_bytes,
+            "embedding_training_bytes": footprint.training_bytes,
+            "optimizer_bytes": sum(
+                math.prod(v.shape) * v.dtype.size for v in self.model.optimizer.variables
+            ),
+        }
+
+    def _speed(self) -> dict[str, Any]:
+        callback = self.callback
+        steady = callback is not None and callback.steady_seconds > 0
+        rate = (
+            callback.steady_steps * self.options.batch_size / callback.steady_seconds
+            if callback is not None and steady
+            else None
+        )
+        return {
+            "examples_per_second": rate,
+            "training_seconds": float(self.checkpoints.seconds.numpy()),
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        start, stop = self.data.splits["train"]
+        options = self.options
+        return {
+            "model": options.model,
+            "embedding": options.embedding[0],
+            "seed": options.seed,
+            "epochs": options.epochs,
+            "steps": options.epochs * self.cadence.epoch,
+            "batch_size": options.batch_size,
+            "optimizer": options.optimizer,
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "train_rows": stop - start,
+            "synthetic": bool(self.data.synthetic),
+        }
