@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
+
 from tf_compemb.training.run_directory import RunDirectory, read_csv, write_csv
 
 COLUMNS = (
@@ -14,6 +16,14 @@ COLUMNS = (
     "validation_auc",
     "validation_accuracy",
 )
+
+
+def _write_scalar(tag: str, value: float, step: int) -> None:
+    """`tf.summary.scalar`, which would need TensorBoard installed only to write its file."""
+    metadata = tf.compat.v1.SummaryMetadata(
+        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    )
+    tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=metadata)
 
 
 class History:
@@ -28,10 +38,7 @@ class History:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        import tensorflow as tf
-
         self._run = run
-        self._summary = tf.summary
         self._writer = tf.summary.create_file_writer(str(run.logs))
         self.rows: list[list[Any]] = []
 
@@ -55,10 +62,10 @@ class History:
         measured = validation or {}
         found = [measured.get(name) for name in ("loss", "auc", "accuracy")]
         self.rows.append([step, epoch, train_loss, *found])
-        with self._writer.as_default(step):
-            self._summary.scalar("loss/train", train_loss)
+        with self._writer.as_default():
+            _write_scalar("loss/train", train_loss, step)
             for name, value in measured.items():
-                self._summary.scalar(f"{name}/validation", value)
+                _write_scalar(f"{name}/validation", value, step)
 
     def write(self) -> None:
         """Writes `history.csv` and what TensorBoard reads."""
