@@ -1,0 +1,204 @@
+"""Category strings to ids: by a vocabulary of the training rows, or by a 64-bit fingerprint.
+
+Both work in the same two steps, so that the text is read once and no step holds all rows. Per block
+of rows, `encode_column` gives each row the position of its value among the block's distinct values
+(a local code) and what has to be kept of those values. At the end `finish_field` sees what all
+blocks kept of one field, with counts over the training rows, and says which id each entry gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from tf_compemb.data.errors import DataError
+from tf_compemb.data.farmhash import fingerprint64
+
+DEFAULT_HASH_BUCKETS = 2**20
+LARGEST_HASH_BUCKETS = 2**62
+
+
+@dataclass(frozen=True)
+class FinishedField:
+    """The ids of one field.
+
+    Attributes:
+        ids: `[entries]`, the id of each distinct value of each block, in the blocks' order.
+        cardinality: ids are in `[0, cardinality)`.
+        frequencies: training rows of each id, int64: `[cardinality]`, or `[k, 2]` as pairs
+            (id, count) for the `k` ids that occur.
+        vocabulary: the category of id `i` at position `i - 1`; None where none is kept.
+    """
+
+    ids: np.ndarray
+    cardinality: int
+    frequencies: np.ndarray
+    vocabulary: pa.Array | None
+
+
+class Encoder(Protocol):
+    """What `prepare` asks of an encoder."""
+
+    name: str
+
+    @property
+    def kept_type(self) -> pa.DataType:
+        """Arrow type of what is kept of a block's distinct values."""
+
+    @property
+    def id_type(self) -> str:
+        """`"int32"` or `"int64"`: how ids are stored."""
+
+    def settings(self) -> dict[str, object]:
+        """The encoder's name and options, for the manifest."""
+
+    def keep(self, distinct: pa.StringArray) -> pa.Array:
+        """What is kept of a block's distinct values, one entry each."""
+
+    def finish_field(
+        self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
+    ) -> FinishedField:
+        """Gives the entries their ids; `train_counts` is int64 `[entries]`."""
+
+
+@dataclass(frozen=True)
+class VocabularyEncoder:
+    """Each category its own id, in the order of first sight in the training rows.
+
+    Id 0 is shared by the categories seen in fewer than `min_count` training rows, among them all
+    that occur only in validation or test: nothing of those rows leaks. A missing value is a
+    category like any other.
+
+    Args:
+        min_count: training rows that a category needs for an id of its own; at least 1.
+    """
+
+    min_count: int = 1
+    name = "vocabulary"
+    kept_type = pa.large_string()
+    id_type = "int32"
+
+    def __post_init__(self) -> None:
+        if self.min_count < 1:
+            raise DataError(f"`min_count` must be at least 1. Received: min_count={self.min_count}")
+
+    def settings(self) -> dict[str, object]:
+        """The name and the option, for the manifest."""
+        return {"name": self.name, "min_count": self.min_count}
+
+    def keep(self, distinct: pa.StringArray) -> pa.Array:
+        """The strings themselves; with 64-bit offsets, as a field may have over 2 GB of them."""
+        return distinct.cast(pa.large_string())
+
+    def finish_field(
+        self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
+    ) -> FinishedField:
+        """Unifies the blocks' values and numbers those that are frequent enough."""
+        encoded = kept.dictionary_encode()
+        # All chunks have the same dictionary, in the order of first sight.
+        distinct = encoded.chunk(encoded.num_chunks - 1).dictionary
+        entries = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+        # Sums of float64 are exact up to 2^53 rows.
+        counts = np.bincount(entries, train_counts, len(distinct)).astype(np.int64)
+        frequent = counts >= self.min_count
+        cardinality = 1 + int(np.count_nonzero(frequent))
+        if cardinality > 2**31:
+            raise DataError(
+                f"Field {field} has {cardinality} categories, more than 32-bit ids can tell apart; "
+                "raise min_count or use the hash encoder."
+            )
+        ids = np.where(frequent, np.cumsum(frequent), 0).astype(np.int32)
+        shared = counts[~frequent].sum(dtype=np.int64)
+        frequencies = np.concatenate([[shared], counts[frequent]])
+        return FinishedField(
+            ids[entries], cardinality, frequencies, distinct.filter(pa.array(frequent))
+        )
+
+
+@dataclass(frozen=True)
+class HashEncoder:
+    """The FarmHash64 fingerprint of the category modulo `buckets`; no vocabulary.
+
+    Bit-identical to `tf.strings.to_hash_bucket_fast(category, buckets)`, so that a served graph
+    computes the same ids from raw strings. A missing value is the empty string.
+
+    Args:
+        buckets: number of ids of each field, from 1 to 2^62.
+    """
+
+    buckets: int = DEFAULT_HASH_BUCKETS
+    name = "hash"
+    kept_type = pa.int64()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buckets <= LARGEST_HASH_BUCKETS:
+            raise DataError(
+                f"`hash_buckets` must be from 1 to 2**62. Received: hash_buckets={self.buckets}"
+            )
+
+    @property
+    def id_type(self) -> str:
+        """int32 where every id fits."""
+        return "int32" if self.buckets <= 2**31 else "int64"
+
+    def settings(self) -> dict[str, object]:
+        """The name and the option, for the manifest."""
+        return {"name": self.name, "hash_buckets": self.buckets}
+
+    def keep(self, distinct: pa.StringArray) -> pa.Array:
+        """The ids."""
+        return pa.array(hash_ids(distinct, self.buckets))
+
+    def finish_field(
+        self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
+    ) -> FinishedField:
+        """The ids are known already; counts what occurs in training."""
+        ids = kept.to_numpy()
+        occurring, position = np.unique(ids[train_counts > 0], return_inverse=True)
+        counts = np.bincount(position, train_counts[train_counts > 0], len(occurring))
+        frequencies = np.stack([occurring, counts.astype(np.int64)], axis=1)
+        return FinishedField(ids.astype(self.id_type), self.buckets, frequencies, None)
+
+
+def hash_ids(values: pa.StringArray, buckets: int) -> np.ndarray:
+    """Returns `fingerprint64(value) % buckets` as int64 `[n]`.
+
+    >>> hash_ids(pa.array(["68fd1e64", ""]), 2**20).tolist()
+    [576134, 147279]
+    """
+    offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)
+    offsets = offsets[values.offset : values.offset + len(values) + 1]
+    data = np.frombuffer(values.buffers()[2] or b"", dtype=np.uint8)
+    return (fingerprint64(data, offsets) % np.uint64(buckets)).astype(np.int64)
+
+
+def encode_column(column: pa.StringArray) -> tuple[np.ndarray, pa.StringArray, np.ndarray]:
+    """Returns local codes int32 `[rows]`, the distinct values in order of first sight, and counts.
+
+    >>> codes, distinct, counts = encode_column(pa.array(["b", "a", "b"]))
+    >>> codes.tolist(), distinct.to_pylist(), counts.tolist()
+    ([0, 1, 0], ['b', 'a'], [2, 1])
+    """
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    return codes, encoded.dictionary, np.bincount(codes, minlength=len(encoded.dictionary))
+
+
+def make_encoder(name: str, *, min_count: int = 1, hash_buckets: int | None = None) -> Encoder:
+    """Returns the encoder of that name; an option of the other one must keep its default.
+
+    Raises:
+        DataError: unknown name, or an option out of range or of the other encoder.
+    """
+    if name == "vocabulary":
+        if hash_buckets not in (None, DEFAULT_HASH_BUCKETS):
+            raise DataError("`hash_buckets` belongs to encoder='hash', not to 'vocabulary'.")
+        return VocabularyEncoder(min_count)
+    if name == "hash":
+        if min_count != 1:
+            raise DataError("`min_count` belongs to encoder='vocabulary', not to 'hash'.")
+        return HashEncoder(DEFAULT_HASH_BUCKETS if hash_buckets is None else hash_buckets)
+    raise DataError(f"`encoder` must be 'vocabulary' or 'hash'. Received: encoder={name!r}")
