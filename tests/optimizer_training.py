@@ -1,0 +1,101 @@
+"""Training a table by an optimiser under test, on the problem of `optimizer_oracle`."""
+
+import numpy as np
+
+from optimizer_oracle import PULL
+from tf_compemb._keras import BACKEND, LEGACY, Layer, keras
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+
+def make_table(values, dtype="float32", by_rows=True):
+    """A trainable variable of the runtime; `by_rows` marks it as read by rows."""
+    values = np.asarray(values, dtype)
+    if LEGACY:
+        table = tf.Variable(values, name="table")
+    else:
+        table = keras.Variable(values, dtype=dtype, name="table")
+    if by_rows:
+        table.row_catch_up = None
+    return table
+
+
+def raw(variable):
+    """The `tf.Variable` of a variable."""
+    return variable if LEGACY else variable.value
+
+
+def read(table, ids):
+    """Rows as a layer reads them."""
+    rows = tf.gather(raw(table), ids)
+    catch_up = table.row_catch_up
+    return rows if catch_up is None else rows + catch_up.pending(ids)
+
+
+def apply(optimizer, gradients, variables):
+    """One step. (tf_keras has no `apply`.)"""
+    optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+
+
+def apply_slices(optimizer, table, ids, values):
+    """One step on a sparse gradient."""
+    slices = tf.IndexedSlices(
+        tf.constant(values, table.dtype), tf.constant(ids), tuple(table.shape)
+    )
+    apply(optimizer, [slices], [table])
+
+
+def make_step(optimizer, table, target):
+    """A compiled training step, of row numbers and noise."""
+    target = tf.constant(target, table.dtype)
+
+    @tf.function
+    def step(ids, noise):
+        with tf.GradientTape() as tape:
+            rows = read(table, ids)
+            off = rows - tf.gather(target, ids)
+            loss = tf.reduce_sum(PULL / 2 * off**2 + noise * rows)
+        apply(optimizer, tape.gradient(loss, [raw(table)]), [table])
+
+    return step
+
+
+def train_range(optimizer, table, problem, steps):
+    """Trains on the given steps of a problem; the optimiser is built before."""
+    step = make_step(optimizer, table, problem.target)
+    for t in steps:
+        step(tf.constant(problem.ids[t]), tf.constant(problem.noise[t], table.dtype))
+
+
+def train(optimizer, problem, dtype):
+    """The table after all steps of a problem, flushed where there is something to flush."""
+    table = make_table(problem.start, dtype)
+    optimizer.build([table])
+    train_range(optimizer, table, problem, range(len(problem.ids)))
+    if table.row_catch_up is not None:
+        table.row_catch_up.flush()
+    return table.numpy()
+
+
+class RowTable(Layer):
+    """The least layer that reads a table by rows: ids (n,) -> (n, width)."""
+
+    def __init__(self, rows, width, **kwargs):
+        super().__init__(**kwargs)
+        self.rows, self.width = rows, width
+
+    def build(self, input_shape):
+        shape = (self.rows, self.width)
+        self.table = self.add_exact_weight("table", shape, "uniform", "float32", True)
+        self.table.row_catch_up = None
+        self.built = True
+
+    def call(self, ids):
+        return tf.cast(read(self.table, tf.cast(ids, "int32")), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.width)
+
+    def get_config(self):
+        return {**super().get_config(), "rows": self.rows, "width": self.width}

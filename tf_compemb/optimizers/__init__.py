@@ -1,0 +1,45 @@
+"""Row optimisers: the cost of a step grows with the batch, never with the table (see README.md).
+
+The classes are imported on first use, so that their names can be listed without loading Keras.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES as DEFAULT_LEARNING_RATES
+from tf_compemb.optimizers.names import NAMES as NAMES
+from tf_compemb.optimizers.names import get as get
+from tf_compemb.optimizers.names import slots_per_parameter as slots_per_parameter
+
+if TYPE_CHECKING:
+    from tf_compemb.optimizers.adagrad import Adagrad as Adagrad
+    from tf_compemb.optimizers.adam import Adam as Adam
+    from tf_compemb.optimizers.adam import AMSGrad as AMSGrad
+    from tf_compemb.optimizers.flush_callback import FlushRows as FlushRows
+    from tf_compemb.optimizers.flush_callback import flush_rows as flush_rows
+    from tf_compemb.optimizers.lazy_adam import LazyAdam as LazyAdam
+    from tf_compemb.optimizers.row_wise_adagrad import RowWiseAdagrad as RowWiseAdagrad
+    from tf_compemb.optimizers.sgd import SGD as SGD
+
+_MODULES = {
+    "SGD": "sgd",
+    "Adagrad": "adagrad",
+    "RowWiseAdagrad": "row_wise_adagrad",
+    "Adam": "adam",
+    "AMSGrad": "adam",
+    "LazyAdam": "lazy_adam",
+    "FlushRows": "flush_callback",
+    "flush_rows": "flush_callback",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,243 @@
+"""Adam and AMSGrad, equal to the dense rule, at a cost that grows with the batch only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tf_compemb._keras import BACKEND, LEGACY, register
+from tf_compemb.optimizers.idle_series import idle_weights
+from tf_compemb.optimizers.row_adam import RowAdam, RowState
+from tf_compemb.optimizers.row_updates import is_row_table, write_rows
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    from tf_compemb.optimizers import catch_up
+
+
+@register
+class Adam(RowAdam):
+    """Adam (Kingma & Ba 2014), or AMSGrad (Reddi et al. 2018), exact on tables read by rows.
+
+    Rows that a batch does not read still move under the dense rule. Here they are stored as last
+    updated, and the steps they missed are added in closed form whenever they are read and before
+    they are next updated, so that training, evaluation and prediction see the dense rule's rows.
+    A table costs 4 bytes a row beyond the moments; all tables share 0.5 MiB (AMSGrad) or 3 MiB
+    (Adam with its usual betas).
+
+    The optimiser must be built before the training step is traced. Keras 3's `fit` does that;
+    elsewhere call `optimizer.build(model.trainable_variables)`, under a strategy in its scope.
+
+    Variables without `row_catch_up` take the stock rule, sparse gradients made dense. On the JAX
+    and torch backends this is the stock optimiser: gradients are dense there.
+
+    Args:
+        learning_rate: Float, or a `LearningRateSchedule`. May change at any step.
+        beta_1: Float, decay of the first moment.
+        beta_2: Float, decay of the second moment.
+        epsilon: Float, added to the root of the second moment.
+        amsgrad: Boolean, whether to divide by the largest second moment so far.
+        **kwargs: `clipnorm`, `clipvalue`, `global_clipnorm`, `name`, as in Keras.
+
+    Raises:
+        ValueError: The betas leave no short sum for the missed steps (see `idle_weights`).
+
+    >>> Adam(learning_rate=0.001).amsgrad
+    False
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle_weights = idle_weights(self.beta_1, self.beta_2, self.amsgrad)
+        self._history: Any = None
+        # By the index of the variable; None for those that are no tables.
+        self._last_steps: list = []
+        self._attached: list = []
+
+    def build(self, variables: Any) -> None:
+        """Creates the moments and the tables' last steps, and attaches to the tables."""
+        if self.is_built:
+            return
+        super().build(variables)
+        tables = [BACKEND == "tensorflow" and is_row_table(variable) for variable in variables]
+        if any(tables):
+            self._last_steps = [
+                self._add_last_steps(variable) if table else None
+                for variable, table in zip(variables, tables, strict=True)
+            ]
+            self._attached = [
+                catch_up.RowCatchUp(self, variable) if table else None
+                for variable, table in zip(variables, tables, strict=True)
+            ]
+            self._history = catch_up.StepHistory(self._add_step_sums(), self._idle_weights)
+            self._attach()
+
+    def flush(self) -> None:
+        """Applies to every row of every table the steps that it missed. Visits whole tables."""
+        for attached in filter(None, self._attached):
+            attached.flush()
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Flushes, and lets the tables be read as plain variables inside the block.
+
+        For exporting a model in training: what is traced inside holds no optimiser state. Do not
+        train inside.
+        """
+        self.flush()
+        for attached in filter(None, self._attached):
+            attached.table.row_catch_up = None
+        try:
+            yield
+        finally:
+            self._attach()
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Flushes; Keras calls this at the end of `fit`."""
+        self.flush()
+        super().finalize_variable_values(var_list)
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        """Applies one step; Keras 3 calls this."""
+        return self._recorded(super().apply, grads, trainable_variables)
+
+    def apply_gradients(self, grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
+        """Applies one step to pairs of gradient and variable."""
+        apply = super().apply_gradients
+        if not LEGACY:
+            return apply(grads_and_vars)  # calls `apply`
+        return self._recorded(apply, list(grads_and_vars), *args, **kwargs)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
+        """Updates one variable; Keras calls this."""
+        sparse = BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
+        attached = self._attached_to(variable)
+        if attached is None:
+            self.dense_step(_dense(gradient) if sparse else gradient, variable, learning_rate)
+            return
+        table_rows = variable.shape[0]
+        if sparse:
+            self._refuse_unread(attached)
+            gradient = catch_up.rows_with_sweep(gradient, self.iterations, table_rows)
+            super().update_step(gradient, variable, learning_rate)
+        else:
+            rate = tf.cast(self._rate(learning_rate), variable.dtype)
+            self.update_rows(variable, tf.range(table_rows), gradient, rate)
+
+    def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
+        """Brings rows of a table up to date, then makes one step on them."""
+        step = self.iterations + 1
+        state = self._state_after(self.iterations, variable, rows)
+        state = self.step_state(state, gradient, self.step_size(learning_rate, step))
+        self._write_state_after(step, variable, rows, state)
+
+    def pending_movement(self, table: Any, ids: Any) -> Any:
+        """What the stored rows `ids` lack, shape (*ids.shape, width)."""
+        moments = [tf.gather(slot, ids) for slot in self._slots(table)]
+        last = tf.gather(self.slot(self._last_steps, table), ids)
+        return -self._history.movement(moments[0], moments[-1], last, self.epsilon)
+
+    def flush_table(self, table: Any) -> None:
+        """Applies to every row of one table the steps that it missed."""
+        strategy = self._distribution_strategy
+        with strategy.scope():
+            variable = table if LEGACY else table.value
+            strategy.extended.update(variable, self._flush_variable, group=False)
+
+    def _flush_variable(self, variable: Any) -> None:
+        last_steps = self.slot(self._last_steps, variable)
+        now = catch_up.step_number(self.iterations)
+        total = variable.shape[0]
+        for start in range(0, total, catch_up.FLUSH_ROWS):
+            rows = tf.range(start, min(start + catch_up.FLUSH_ROWS, total))
+            rows = tf.boolean_mask(rows, tf.gather(last_steps, rows) != now)
+            state = self._state_after(self.iterations, variable, rows)
+            self._write_state_after(self.iterations, variable, rows, state)
+
+    def _state_after(self, step: Any, variable: Any, rows: Any) -> RowState:
+        """Rows and moments as the dense rule has them after `step`, the last step made."""
+        state = self.read_state(variable, rows)
+        last = tf.gather(self.slot(self._last_steps, variable), rows)
+        movement = self._history.movement(state.first, state.denominator, last, self.epsilon)
+        idle = catch_up.steps_between(last, step)
+        state.weights -= movement
+        state.first *= catch_up.decay(self.beta_1, idle, state.first.dtype)
+        state.second *= catch_up.decay(self.beta_2, idle, state.second.dtype)
+        return state
+
+    def _write_state_after(self, step: Any, variable: Any, rows: Any, state: RowState) -> None:
+        self.write_state(variable, rows, state)
+        steps = tf.fill(tf.shape(rows), catch_up.step_number(step))
+        write_rows(self.slot(self._last_steps, variable), rows, steps)
+
+    def _recorded(self, apply: Callable, grads: Any, *args: Any, **kwargs: Any) -> Any:
+        """Applies a step, then enters its size in the history."""
+        if BACKEND != "tensorflow" or len(grads) == 0:
+            return apply(grads, *args, **kwargs)
+        rate, step = tf.identity(self._rate_of_step()), tf.identity(self.iterations + 1)
+        result = apply(grads, *args, **kwargs)
+        if self._history is not None:
+            dtype = next(filter(None, self._attached)).table.dtype
+            self._history.advance(step, self.step_size(tf.cast(rate, dtype), step))
+        return result
+
+    def _rate_of_step(self) -> Any:
+        """The learning rate of the step about to be made."""
+        if LEGACY and callable(self._learning_rate):
+            return self._learning_rate(self.iterations)
+        return self.learning_rate
+
+    def _attached_to(self, variable: Any) -> Any:
+        return self._attached[self.variable_index(variable)] if self._attached else None
+
+    def _attach(self) -> None:
+        for attached in filter(None, self._attached):
+            attached.table.row_catch_up = attached
+
+    def _refuse_unread(self, attached: Any) -> None:
+        if attached.was_read or (tf.executing_eagerly() and self.iterations == 0):
+            return
+        raise RuntimeError(
+            f"{type(self).__name__} was built after the rows of {attached.table.name} were read, "
+            "so they were read without the steps that idle rows have missed. Call "
+            "optimizer.build(model.trainable_variables) before the first training step."
+        )
+
+    def _add_last_steps(self, table: Any) -> Any:
+        # Float32: TensorFlow's scatter of integers on a GPU copies the variable to the host.
+        return self.add_variable(
+            shape=(table.shape[0],), dtype="float32", initializer="zeros", name="last_step"
+        )
+
+    def _add_step_sums(self) -> Any:
+        shape = (catch_up.HISTORY_STEPS, self._idle_weights.shape[1])
+        sums = self.add_variable(
+            shape=shape, dtype="float64", initializer="zeros", name="step_sums"
+        )
+        return sums if LEGACY else sums.value
+
+
+@register
+class AMSGrad(Adam):
+    """AMSGrad (Reddi et al. 2018, algorithm 2): `Adam(amsgrad=True)` under its own name.
+
+    Args:
+        learning_rate: Float, or a `LearningRateSchedule`.
+        **kwargs: As for `Adam`.
+
+    >>> AMSGrad(learning_rate=0.001).amsgrad
+    True
+    """
+
+    def __init__(self, learning_rate: Any = 0.001, **kwargs: Any) -> None:
+        if not kwargs.pop("amsgrad", True):
+            raise ValueError("AMSGrad is Adam with amsgrad=True; use Adam for amsgrad=False.")
+        super().__init__(learning_rate=learning_rate, amsgrad=True, **kwargs)
+
+
+def _dense(gradient: Any) -> Any:
+    """A sparse gradient as a dense one, duplicates added."""
+    rows = gradient.dense_shape[0]
+    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)

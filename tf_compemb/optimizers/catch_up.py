@@ -1,0 +1,129 @@
+"""Row catch-up: what lets Adam be exact and touch only the batch's rows.
+
+A row is stored as it was after its last update, with the number of that step. Whoever reads it
+adds the movement of the steps it missed (`RowCatchUp.pending`, a pure function: reading writes
+nothing); its next update applies that movement first. The sums over missed steps are shared by
+all rows (`StepHistory`; the mathematics is in `idle_series`).
+
+Steps are counted modulo `HISTORY_STEPS`. Each update also visits a few rows in turn, with a
+gradient of zero, so that no row is idle for longer than `SWEEP_STEPS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_compemb.optimizers.row_updates import write_rows
+
+HISTORY_STEPS = 65_536
+SWEEP_STEPS = HISTORY_STEPS // 2
+# Rows brought up to date at once by a flush: bounds its memory (8 MiB an array at width 16).
+FLUSH_ROWS = 131_072
+
+
+def step_number(step: Any) -> Any:
+    """A step as tables store it: float32, modulo HISTORY_STEPS, hence exact."""
+    return tf.cast(tf.math.floormod(tf.cast(step, tf.int64), HISTORY_STEPS), tf.float32)
+
+
+def steps_between(last_step: Any, step: Any) -> Any:
+    """Steps that rows have missed by the end of `step`; `last_step` as tables store it."""
+    return tf.math.floormod(step_number(step) - last_step, float(HISTORY_STEPS))
+
+
+def decay(beta: float, idle: Any, dtype: Any) -> Any:
+    """`beta ** idle` as a column, shape (n, 1); through float64, for idle goes up to thousands."""
+    exponent = tf.cast(idle, tf.float64) * np.log(max(beta, 1e-300))
+    return tf.cast(tf.exp(exponent), dtype)[:, None]
+
+
+class StepHistory:
+    """For each of the last steps, the sums by which a row last updated then has moved since.
+
+    Args:
+        variable: Float64 `tf.Variable` of shape (HISTORY_STEPS, terms), zeros at first.
+        weights: Array of shape (window, terms), see `idle_weights`.
+    """
+
+    def __init__(self, variable: Any, weights: np.ndarray) -> None:
+        self._sums = variable
+        self._weights = weights
+
+    def advance(self, step: Any, step_size: Any) -> None:
+        """Adds step number `step` (scalar, 1 is the first) of bias-corrected size `step_size`."""
+        ago = np.arange(1, len(self._weights) + 1)
+        step = tf.cast(step, tf.int64)
+        earlier = tf.math.floormod(step - ago, HISTORY_STEPS)
+        moved = tf.cast(step_size, tf.float64) * self._weights
+        self._sums.scatter_add(tf.IndexedSlices(moved, earlier))
+        now = tf.math.floormod(step, HISTORY_STEPS)[None]
+        write_rows(self._sums, now, np.zeros((1, self._weights.shape[1])))
+
+    def movement(self, first: Any, denominator: Any, last_step: Any, epsilon: float) -> Any:
+        """By how much rows are still to be lowered, in the type and shape (..., width) of `first`.
+
+        Args:
+            first: First moments as stored, shape (..., width).
+            denominator: Moments under the root as stored, shape (..., width).
+            last_step: Float, steps of the rows' last updates modulo HISTORY_STEPS, shape (...).
+            epsilon: Adam's epsilon.
+        """
+        sums = tf.cast(tf.gather(self._sums, tf.cast(last_step, tf.int32)), first.dtype)
+        terms = tf.split(sums, self._weights.shape[1], axis=-1)
+        root = tf.sqrt(denominator)
+        share = root / (root + epsilon)
+        total = terms[-1]
+        for term in reversed(terms[:-1]):
+            total = term + share * total
+        return first * total / (root + epsilon)
+
+
+class RowCatchUp:
+    """What an exact optimiser puts on a table, as `variable.row_catch_up`.
+
+    The layer adds `pending(ids)` to the rows it reads, and calls `flush()` before the whole table
+    is taken out.
+
+    Args:
+        optimizer: The exact optimiser.
+        table: The table's variable.
+
+    Attributes:
+        was_read: Whether `pending` was ever called.
+    """
+
+    def __init__(self, optimizer: Any, table: Any) -> None:
+        self._optimizer = optimizer
+        self.table = table
+        self.was_read = False
+
+    def pending(self, ids: Any) -> Any:
+        """What the stored rows lack, shape (*ids.shape, width): add it to the rows."""
+        self.was_read = True
+        return tf.stop_gradient(self._optimizer.pending_movement(self.table, ids))
+
+    def flush(self) -> None:
+        """Applies to every row of the table the steps that it missed. Visits the whole table."""
+        self._optimizer.flush_table(self.table)
+
+
+def rows_with_sweep(gradient: Any, step: Any, table_rows: int) -> Any:
+    """A sparse gradient with zeros appended for the rows whose turn it is to be visited.
+
+    Args:
+        gradient: `tf.IndexedSlices` for a table.
+        step: Integer scalar, the step's number.
+        table_rows: Rows of the table.
+    """
+    turn = -(-table_rows // SWEEP_STEPS)
+    start = tf.math.floormod(tf.cast(step, tf.int64) * turn, table_rows)
+    rows = tf.math.floormod(start + np.arange(turn), table_rows)
+    zeros = tf.zeros((turn, gradient.values.shape[1]), gradient.values.dtype)
+    return tf.IndexedSlices(
+        tf.concat([gradient.values, zeros], 0),
+        tf.concat([gradient.indices, tf.cast(rows, gradient.indices.dtype)], 0),
+        gradient.dense_shape,
+    )

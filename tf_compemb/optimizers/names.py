@@ -1,0 +1,80 @@
+"""The optimisers by name, for command lines and for footprints. Loads no Keras until `get`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class _Choice(NamedTuple):
+    """What a name stands for.
+
+    Attributes:
+        class_name: Class in `tf_compemb.optimizers`.
+        options: Arguments of the class.
+        learning_rate: Default, chosen for Criteo at batch 128.
+        floats_per_parameter: State of a table, float32 for each of its parameters.
+        floats_per_row: State of a table, float32 for each of its rows.
+    """
+
+    class_name: str
+    options: dict[str, Any]
+    learning_rate: float
+    floats_per_parameter: int
+    floats_per_row: int
+
+
+_CHOICES = {
+    "sgd": _Choice("SGD", {}, 0.1, 0, 0),
+    "adagrad": _Choice("Adagrad", {}, 0.1, 1, 0),
+    "rowwise_adagrad": _Choice("RowWiseAdagrad", {}, 0.1, 0, 1),
+    "adam": _Choice("Adam", {}, 0.001, 2, 1),
+    "amsgrad": _Choice("AMSGrad", {}, 0.001, 3, 1),
+    "lazy_adam": _Choice("LazyAdam", {}, 0.001, 2, 0),
+    "lazy_amsgrad": _Choice("LazyAdam", {"amsgrad": True}, 0.001, 3, 0),
+}
+
+NAMES: tuple[str, ...] = tuple(_CHOICES)
+DEFAULT_LEARNING_RATES: dict[str, float] = {
+    name: choice.learning_rate for name, choice in _CHOICES.items()
+}
+
+
+def get(name: str, learning_rate: Any = None, **options: Any) -> Any:
+    """Makes the optimiser of a name.
+
+    Args:
+        name: One of `NAMES`.
+        learning_rate: Float or schedule; None takes `DEFAULT_LEARNING_RATES[name]`.
+        **options: Further arguments of the class, such as `clipnorm`.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    choice = _choice(name)
+    cls = getattr(import_module("tf_compemb.optimizers"), choice.class_name)
+    rate = choice.learning_rate if learning_rate is None else learning_rate
+    return cls(learning_rate=rate, **choice.options, **options)
+
+
+def slots_per_parameter(name: str, width: int) -> float:
+    """Float32 numbers of optimiser state for each parameter of a table, once in memory.
+
+    Args:
+        name: One of `NAMES`.
+        width: Numbers in a row of the table.
+
+    Raises:
+        ValueError: The name is unknown.
+
+    >>> slots_per_parameter("adagrad", 16), slots_per_parameter("rowwise_adagrad", 16)
+    (1.0, 0.0625)
+    """
+    choice = _choice(name)
+    return choice.floats_per_parameter + choice.floats_per_row / width
+
+
+def _choice(name: str) -> _Choice:
+    if name not in _CHOICES:
+        raise ValueError(f"Unknown optimizer {name!r}. Use one of: {', '.join(NAMES)}.")
+    return _CHOICES[name]

@@ -1,0 +1,150 @@
+"""What the row optimisers share: merged duplicates, and an update that touches a batch's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_compemb._keras import BACKEND, LEGACY
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+# These would visit every row of every table at every step.
+WHOLE_TABLE_OPTIONS = {
+    "weight_decay": "decay the dense layers with a kernel_regularizer",
+    "use_ema": "average the models of several checkpoints",
+    "gradient_accumulation_steps": "use a larger batch",
+    "adaptive_epsilon": "use a constant epsilon",
+}
+
+
+def is_row_table(variable: Any) -> bool:
+    """Whether a variable is a table whose layer reads it by rows.
+
+    Such a variable has the attribute `row_catch_up`: None, or what an exact optimiser put there
+    (see `tf_compemb.optimizers.catch_up.RowCatchUp`).
+    """
+    return hasattr(variable, "row_catch_up")
+
+
+def merge_duplicates(gradient: Any) -> tuple[Any, Any]:
+    """Adds up the slices of a `tf.IndexedSlices` that belong to the same row.
+
+    Returns:
+        Row numbers, each once, shape (n,), and the sums, shape (n, width).
+    """
+    rows, positions = tf.unique(gradient.indices)
+    return rows, tf.math.unsorted_segment_sum(gradient.values, positions, tf.shape(rows)[0])
+
+
+def write_rows(variable: Any, rows: Any, values: Any) -> None:
+    """Overwrites rows of a variable. `rows` are distinct, so the order of writing is free."""
+    variable.scatter_update(tf.IndexedSlices(values, rows))
+
+
+class RowUpdates:
+    """Mixin over a stock optimiser: sparse gradients update rows, dense ones take the stock rule.
+
+    A subclass defines `update_rows(variable, rows, gradient, learning_rate)`. It is called under
+    TensorFlow for a `tf.IndexedSlices` gradient, with every row once. The cost of a step then
+    grows with the batch and not with the table.
+
+    Raises:
+        ValueError: An option was given that has to visit whole tables at every step: weight
+            decay, an exponential moving average, gradient accumulation, adaptive epsilon, or, on
+            building, a constraint on a table.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if LEGACY:
+            kwargs["jit_compile"] = False  # XLA has no fast `unique`
+        super().__init__(*args, **kwargs)
+        for option, instead in WHOLE_TABLE_OPTIONS.items():
+            if getattr(self, option, None):
+                raise ValueError(
+                    f"{type(self).__name__} does not take {option}={getattr(self, option)!r}: it "
+                    f"would visit every row of every table at every step. Instead, {instead}."
+                )
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the optimiser's variables exist."""
+        return bool(getattr(self, "_built", False) if LEGACY else self.built)  # type: ignore[attr-defined]
+
+    def build(self, variables: Any) -> None:
+        """Creates the optimiser's variables (once; later calls do nothing)."""
+        if self.is_built:
+            return
+        for table in filter(is_row_table, variables):
+            if getattr(table, "constraint", None) is not None:
+                raise ValueError(
+                    f"The table {table.name} has a constraint, which would visit every row at "
+                    "every step. Remove the constraint."
+                )
+            if table.row_catch_up is not None:  # of the optimiser that trained it before
+                table.row_catch_up.flush()
+                table.row_catch_up = None
+        super().build(variables)  # type: ignore[misc]
+
+    def variable_index(self, variable: Any) -> int:
+        """Position of a variable among those the optimiser was built with."""
+        if LEGACY:
+            return self._index_dict[self._var_key(variable)]  # type: ignore[attr-defined]
+        return self._get_variable_index(variable)  # type: ignore[attr-defined]
+
+    def slot(self, slots: Any, variable: Any) -> Any:
+        """The `tf.Variable` of a variable's state, from one of the optimiser's lists of slots."""
+        slot = slots[self.variable_index(variable)]
+        return slot if LEGACY else slot.value
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
+        """Updates one variable; Keras calls this."""
+        if BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices):
+            rate = tf.cast(self._rate(learning_rate), variable.dtype)
+            rows, sums = merge_duplicates(gradient)
+            self.update_rows(variable, rows, tf.cast(sums, variable.dtype), rate)
+        else:
+            self.dense_step(gradient, variable, learning_rate)
+
+    def dense_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """The stock rule."""
+        rate = () if LEGACY else (learning_rate,)
+        super().update_step(gradient, variable, *rate)  # type: ignore[misc]
+
+    def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
+        """Updates distinct rows, shape (n,), by their gradients, shape (n, width)."""
+        raise NotImplementedError
+
+    def _rate(self, learning_rate: Any) -> Any:
+        return self.learning_rate if learning_rate is None else learning_rate  # type: ignore[attr-defined]
+
+    def _deduplicate_sparse_grad(self, grads: Any) -> Any:
+        """Overrides tf_keras: `update_step` merges duplicates, once, under both Kerases."""
+        return grads
+
+    def _clip_gradients(self, grads: Any) -> Any:
+        """Clips the merged gradients, by rows: the norm of a sum is not that of its parts.
+
+        Keras 3 would make sparse gradients dense here, and tf_keras clip before it merges.
+        """
+        if BACKEND != "tensorflow" or not self._clips():
+            return super()._clip_gradients(grads)  # type: ignore[misc]
+        merged = [_merged(gradient) for gradient in grads]
+        if self.global_clipnorm:  # type: ignore[attr-defined]
+            return tf.clip_by_global_norm(merged, self.global_clipnorm)[0]  # type: ignore[attr-defined]
+        return [None if gradient is None else self._clipped(gradient) for gradient in merged]
+
+    def _clips(self) -> bool:
+        return bool(self.clipnorm or self.global_clipnorm or self.clipvalue)  # type: ignore[attr-defined]
+
+    def _clipped(self, gradient: Any) -> Any:
+        if self.clipnorm:  # type: ignore[attr-defined]
+            return tf.clip_by_norm(gradient, self.clipnorm)  # type: ignore[attr-defined]
+        return tf.clip_by_value(gradient, -self.clipvalue, self.clipvalue)  # type: ignore[attr-defined]
+
+
+def _merged(gradient: Any) -> Any:
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, sums = merge_duplicates(gradient)
+    return tf.IndexedSlices(sums, rows, gradient.dense_shape)
