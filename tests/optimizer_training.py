@@ -1,8 +1,8 @@
 """Training a table by an optimiser under test, on the problem of `optimizer_oracle`."""
 
 import numpy as np
-
 from optimizer_oracle import PULL
+
 from tf_compemb._keras import BACKEND, LEGACY, Layer, keras
 
 if BACKEND == "tensorflow":

@@ -1,10 +1,10 @@
 """Every row optimiser against a NumPy oracle in float64, and what they refuse."""
 
 import numpy as np
-import pytest
-
 import optimizer_oracle as oracle
+import pytest
 from optimizer_training import apply, apply_slices, make_table, train
+
 from tf_compemb import optimizers
 from tf_compemb._keras import BACKEND, LEGACY, keras, ops
 
@@ -60,7 +60,8 @@ def test_dense_weights_and_tables_train_together(name):
         apply(optimizer, [gradient, slices], [weight, table])
         apply(alone, [gradient], [lone_weight])
     np.testing.assert_array_equal(weight.numpy(), lone_weight.numpy())
-    assert np.all(table.numpy()[1] < 1) and np.all(table.numpy()[[0, 2, 3, 4]] == 1)
+    assert np.all(table.numpy()[1] < 1)
+    assert np.all(table.numpy()[[0, 2, 3, 4]] == 1)
 
 
 @on_tensorflow
@@ -168,7 +169,7 @@ def test_lazy_adam_says_what_it_needs():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="Unknown optimizer 'adamw'. Use one of: sgd, adagrad"):
+    with pytest.raises(ValueError, match=r"Unknown optimizer 'adamw'\. Use one of: sgd, adagrad"):
         optimizers.get("adamw")
 
 
