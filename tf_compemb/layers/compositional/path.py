@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tf_compemb._keras import keras, ops
+from tf_compemb._keras import gather_rows, id_dtype, keras, ops
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions import (
@@ -125,8 +125,6 @@ class PathEmbedding(CompressedEmbedding):
 
     def _classes(self, j: int, ids: Any) -> Any:
         if isinstance(self.partitions[j], Codes):
-            from tf_compemb._keras import gather_rows, id_dtype
-
             return ops.cast(gather_rows(getattr(self, f"codes_{j}"), ids), id_dtype())
         return self.partitions[j].classes(ids, self.input_dim)
 
@@ -157,7 +155,8 @@ class PathEmbedding(CompressedEmbedding):
             hidden = hidden + ops.matmul(own, bias)
             if i < last:
                 hidden = self.activation(hidden)
-        return hidden
+        # Keras' operations on the torch backend bring float64 back as float32.
+        return ops.cast(hidden, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""

@@ -1,0 +1,153 @@
+"""One entry a method: its class, small arguments, the paper's formula in NumPy, and its size.
+
+The formulas work on the layer's weights by name and never call the layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tf_compemb import layers
+from tf_compemb.partitions import Codes, Quotient, Remainder, chinese_remainder, mixed_radix
+
+
+@dataclass(frozen=True)
+class Case:
+    layer: type
+    options: dict
+    formula: Callable  # (weights by name, ids, n) -> vectors
+    parameters: Callable  # (n, d) -> trained numbers
+    distinct: Callable = lambda n: n  # n -> distinct vectors among n ids
+    input_dims: tuple = (50, 97, 1000)
+    multiple: int = 1  # the output width must be a multiple of this
+    index_bytes: Callable = lambda n: 0
+    variance_tolerance: float = 0.05
+
+    @property
+    def name(self) -> str:
+        options = "-".join(f"{v}" for v in self.options.values() if isinstance(v, (int, str)))
+        return "-".join(
+            filter(None, [self.layer.__name__, options or str(len(self.options) or "")])
+        )
+
+    def make(self, input_dim=None, output_dim=8, **kwargs):
+        return self.layer(input_dim or self.input_dims[0], output_dim, **self.options, **kwargs)
+
+
+def ceil_div(n, m):
+    return -(-n // m)
+
+
+def universal_hash_buckets(ids, m, seed):
+    """The universal hash in Python's own integers."""
+    from tf_compemb.partitions.universal_hash import draw_coefficients
+
+    a, _, b = draw_coefficients(seed)
+    return np.array([(a * int(i) + b) % (2**31 - 1) % m for i in ids])
+
+
+def path(w, ids, base, choices, hidden_layers):
+    z = w["base"][base(ids)]
+    for j, choose in enumerate(choices, start=1):
+        rows = []
+        for vector, c in zip(z, choose(ids), strict=True):
+            for i in range(hidden_layers + 1):
+                vector = vector @ w[f"kernel_{j}_{i}"][c] + w[f"bias_{j}_{i}"][c]
+                if i < hidden_layers:
+                    vector = np.maximum(vector, 0)
+            rows.append(vector)
+        z = np.array(rows)
+    return z
+
+
+BRAND_YEAR = np.stack([np.arange(50) // 7, np.arange(50) % 7])
+
+CASES = [
+    Case(layers.FullEmbedding, {}, lambda w, i, n: w["embeddings"][i], lambda n, d: n * d),
+    Case(
+        layers.HashEmbedding,
+        {"collisions": 4},
+        lambda w, i, n: w["embeddings"][i % ceil_div(n, 4)],
+        lambda n, d: ceil_div(n, 4) * d,
+        distinct=lambda n: ceil_div(n, 4),
+    ),
+    Case(
+        layers.HashEmbedding,
+        {"collisions": 3, "hash_function": "universal", "seed": 5},
+        lambda w, i, n: w["embeddings"][universal_hash_buckets(i, ceil_div(n, 3), 5)],
+        lambda n, d: ceil_div(n, 3) * d,
+        distinct=lambda n: len(set(universal_hash_buckets(range(n), ceil_div(n, 3), 5))),
+    ),
+    Case(
+        layers.QREmbedding,
+        {"collisions": 7},
+        lambda w, i, n: w["remainder"][i % 7] * w["quotient"][i // 7],
+        lambda n, d: (7 + ceil_div(n, 7)) * d,
+    ),
+    Case(
+        layers.QREmbedding,
+        {"collisions": 4, "operation": "add"},
+        lambda w, i, n: w["remainder"][i % 4] + w["quotient"][i // 4],
+        lambda n, d: (4 + ceil_div(n, 4)) * d,
+    ),
+    Case(
+        layers.QREmbedding,
+        {"collisions": 4, "operation": "concat"},
+        lambda w, i, n: np.concatenate([w["remainder"][i % 4], w["quotient"][i // 4]], axis=-1),
+        lambda n, d: (4 + ceil_div(n, 4)) * d // 2,
+        multiple=2,
+    ),
+    Case(
+        layers.QREmbedding,
+        {"modulus": 13, "operation": "feature"},
+        lambda w, i, n: np.stack([w["remainder"][i % 13], w["quotient"][i // 13]], axis=-2),
+        lambda n, d: (13 + ceil_div(n, 13)) * d,
+    ),
+    Case(
+        layers.CompositionalEmbedding,
+        {"partitions": mixed_radix(1000, [10, 12, 9])},
+        lambda w, i, n: (
+            w["partition_0"][i % 10] * w["partition_1"][i // 10 % 12] * w["partition_2"][i // 120]
+        ),
+        lambda n, d: (10 + 12 + 9) * d,
+    ),
+    Case(
+        layers.CompositionalEmbedding,
+        {"partitions": chinese_remainder(1000, [31, 33]), "operation": "add"},
+        lambda w, i, n: w["partition_0"][i % 31] + w["partition_1"][i % 33],
+        lambda n, d: (31 + 33) * d,
+    ),
+    Case(
+        layers.CompositionalEmbedding,
+        {"partitions": [Codes(BRAND_YEAR[0]), Codes(BRAND_YEAR[1])], "operation": "concat"},
+        lambda w, i, n: np.concatenate(
+            [w["partition_0"][BRAND_YEAR[0][i]], w["partition_1"][BRAND_YEAR[1][i]]], axis=-1
+        ),
+        lambda n, d: (8 + 7) * d // 2,
+        input_dims=(50,),
+        multiple=2,
+        index_bytes=lambda n: 2 * n,
+    ),
+    Case(
+        layers.PathEmbedding,
+        {"collisions": 4, "hidden_units": (6,)},
+        lambda w, i, n: path(w, i, lambda x: x // 4, [lambda x: x % 4], 1),
+        lambda n, d: ceil_div(n, 4) * d + 4 * (2 * d * 6 + 6 + d),
+        variance_tolerance=0.6,
+    ),
+    Case(
+        layers.PathEmbedding,
+        {"collisions": 3, "hidden_units": ()},
+        lambda w, i, n: path(w, i, lambda x: x // 3, [lambda x: x % 3], 0),
+        lambda n, d: ceil_div(n, 3) * d + 3 * (d * d + d),
+        variance_tolerance=0.08,
+    ),
+    Case(
+        layers.PathEmbedding,
+        {"hidden_units": (24, 16), "partitions": [Quotient(20), Remainder(4), Remainder(5)]},
+        lambda w, i, n: path(w, i, lambda x: x // 20, [lambda x: x % 4, lambda x: x % 5], 2),
+        lambda n, d: ceil_div(n, 20) * d + 9 * (24 * d + 24 + 24 * 16 + 16 + 16 * d + d),
+        variance_tolerance=0.9,
+    ),
+]

@@ -1,0 +1,32 @@
+"""Settings for all tests: which runtime is tested, quiet logs, the real data if it is there."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_report_header():
+    from tf_compemb._keras import RUNTIME
+
+    return f"runtime: {RUNTIME}"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    from tf_compemb._keras import keras
+
+    keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the Criteo excerpts, which are never part of the repository."""
+    folder = Path(os.environ.get("TF_COMPEMB_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "criteo_kaggle_sample.txt.gz").exists():
+        pytest.skip("the real Criteo excerpt is not here; set TF_COMPEMB_DATA to its folder")
+    return folder

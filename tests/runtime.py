@@ -1,0 +1,83 @@
+"""What the tests need of the runtime under test: NumPy values, gradients, compiled calls."""
+
+import keras as keras3
+import numpy as np
+
+from tf_compemb._keras import BACKEND, LEGACY, id_dtype, ops
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+elif BACKEND == "jax":
+    import jax
+    import jax.numpy as jnp
+
+
+def to_numpy(x) -> np.ndarray:
+    if BACKEND == "torch" and hasattr(x, "detach"):
+        x = x.detach().cpu()
+    return np.asarray(x)
+
+
+def ids_of(values):
+    return ops.convert_to_tensor(np.asarray(values), dtype=id_dtype())
+
+
+def dtype_name(x) -> str:
+    return keras3.backend.standardize_dtype(x.dtype)
+
+
+def weights_by_name(layer) -> dict[str, np.ndarray]:
+    """Each variable's values under the name that the layer gave it."""
+    return {w.name.split("/")[-1].split(":")[0]: to_numpy(w) for w in layer.weights}
+
+
+def randomize(layer, seed=0) -> None:
+    """Gives every trained weight random values: an initialiser of ones hides a wrong index."""
+    rng = np.random.default_rng(seed)
+    for w in layer.trainable_weights:
+        w.assign(rng.normal(size=tuple(w.shape)).astype("float32"))
+
+
+def gradients(layer, ids, cotangent) -> dict[str, np.ndarray]:
+    """Gradient of sum(cotangent * layer(ids)) for every trained weight, by name, dense."""
+    ids = ids_of(ids)
+    variables = layer.trainable_weights
+    if BACKEND == "tensorflow":
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(ids) * cotangent)
+        raw = [v if LEGACY else v.value for v in variables]
+        values = [tf.convert_to_tensor(g) for g in tape.gradient(loss, raw)]
+    elif BACKEND == "jax":
+
+        def loss_of(trained):
+            out, _ = layer.stateless_call(
+                trained, [v.value for v in layer.non_trainable_variables], ids
+            )
+            return jnp.sum(out * cotangent)
+
+        values = jax.grad(loss_of)([v.value for v in variables])
+    else:
+        for v in variables:
+            v.value.grad = None
+        (layer(ids) * ops.convert_to_tensor(cotangent)).sum().backward()
+        values = [v.value.grad for v in variables]
+    names = [v.name.split("/")[-1].split(":")[0] for v in variables]
+    return {n: to_numpy(g) for n, g in zip(names, values, strict=True)}
+
+
+def compiled(layer):
+    """The layer as the runtime compiles it in `fit`: a graph, a jitted function, or itself."""
+    if BACKEND == "tensorflow":
+        return tf.function(layer)
+    if BACKEND == "jax":
+
+        @jax.jit
+        def call(trained, untrained, ids):
+            return layer.stateless_call(trained, untrained, ids)[0]
+
+        return lambda ids: call(
+            [v.value for v in layer.trainable_variables],
+            [v.value for v in layer.non_trainable_variables],
+            ids,
+        )
+    return layer
