@@ -7,9 +7,16 @@ import signal
 import sys
 from typing import Any
 
+from tf_compemb.training.comparison import (
+    collect,
+    is_comparison,
+    plan,
+    run_one,
+    write_comparison,
+)
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.options import TrainingOptions, parse
-from tf_compemb.training.run_directory import RunDirectory, default_out
+from tf_compemb.training.options import TrainingOptions, parse, single_method
+from tf_compemb.training.run_directory import RunDirectory, default_out, write_json
 
 USER_ERROR = 2  # Exit status of argparse too.
 
@@ -45,7 +52,12 @@ def _run(options: TrainingOptions, given: frozenset[str]) -> int:
         options = _resumed(run, options, given)
     else:
         run.check_new()
-    return _train(options.replace(out=out), run)
+    options = options.replace(out=out)
+    if is_comparison(options):
+        return _compare(options, run)
+    if ":" in options.embedding[0]:
+        options = single_method(options, options.embedding[0])
+    return _train(options, run)
 
 
 def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str]) -> TrainingOptions:
@@ -66,13 +78,13 @@ def _train(options: TrainingOptions, run: RunDirectory) -> int:
 
     prepare_tensorflow()
     data = open_data(options)
-    from tf_compemb.training.interruption import Interrupted
+    from tf_compemb.training.interruption import TrainingInterrupted
     from tf_compemb.training.report import print_metrics
     from tf_compemb.training.trainer import train
 
     try:
         metrics = train(options, run, data)
-    except Interrupted as stopped:
+    except TrainingInterrupted as stopped:
         print(
             f"stopped by {stopped} after a checkpoint; `--resume --out {run.path}` goes on.",
             file=sys.stderr,
@@ -82,6 +94,45 @@ def _train(options: TrainingOptions, run: RunDirectory) -> int:
         _print_json(metrics)
     else:
         print_metrics(metrics, run.path)
+    return 0
+
+
+def _compare(options: TrainingOptions, run: RunDirectory) -> int:
+    from tf_compemb.training.environment import versions
+
+    runs = plan(options)
+    if not options.resume:
+        run.create()
+        write_json(run.config, {"options": options.to_json(), "versions": versions()})
+    for number, one in enumerate(runs, start=1):
+        if not options.json:
+            print(f"[{number}/{len(runs)}] {one.method}, seed {one.options.seed}", flush=True)
+        status = run_one(one)
+        if status:
+            return status
+    rows = collect(runs)
+    write_comparison(rows, run.path)
+    if options.json:
+        _print_json(rows)
+    else:
+        from tf_compemb.training.report import print_comparison
+
+        print_comparison(rows, run.path)
+    return 0
+
+
+def _evaluate(options: TrainingOptions) -> int:
+    from tf_compemb.training.environment import prepare_tensorflow
+
+    prepare_tensorflow()
+    from tf_compemb.training.evaluate_run import evaluate_run
+    from tf_compemb.training.report import print_evaluation
+
+    metrics = evaluate_run(RunDirectory(options.out or ""), options.evaluate or "", options)
+    if options.json:
+        _print_json(metrics)
+    else:
+        print_evaluation(metrics)
     return 0
 
 
@@ -101,7 +152,7 @@ def _dry_run(options: TrainingOptions) -> int:
     return 0
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 

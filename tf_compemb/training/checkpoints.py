@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_compemb.optimizers import flush_rows
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.run_directory import RunDirectory
 
@@ -44,7 +45,7 @@ class Checkpoints:
         )
         self._newest = tf.train.CheckpointManager(everything, str(run.checkpoints), _KEPT)
         self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=tf.train.Checkpoint(variables=model.weights)),
+            tf.train.Checkpoint(weights=model.weights),
             str(run.checkpoints / "best"),
             max_to_keep=1,
         )
@@ -80,13 +81,25 @@ class Checkpoints:
             ) from error
 
     def keep_if_best(self, epoch: int, validation_loss: float) -> None:
-        """Keeps the model's weights if no earlier epoch had a lower validation loss."""
+        """Keeps the model's weights if no earlier epoch had a lower validation loss.
+
+        Rows that an exact optimiser has not brought up to date are, first: the weights are kept
+        without the optimiser.
+        """
         if validation_loss < float(self.best_loss.numpy()):
+            flush_rows(self._model.optimizer)
             self.best_loss.assign(validation_loss)
             self.best_epoch.assign(epoch)
             self._best.save()
 
-    def restore_best(self) -> None:
-        """Gives the model the weights of the epoch with the lowest validation loss."""
-        if self._best.latest_checkpoint is not None:
-            self._best.checkpoint.restore(self._best.latest_checkpoint).expect_partial()
+    def restore_best(self) -> int | None:
+        """Gives the model the weights of the epoch with the lowest validation loss.
+
+        Returns:
+            That epoch's number, from 0; None where no epoch's weights were kept.
+        """
+        path = self._best.latest_checkpoint
+        if path is None:
+            return None
+        self._best.checkpoint.restore(path).assert_consumed()
+        return int(self.best_epoch.numpy())

@@ -9,7 +9,9 @@ from typing import Any
 
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
+from tf_compemb.training.run_directory import check_writable
 
+_DATA_OPTIONS = ("encoder", "min_count", "hash_buckets", "bad_lines")
 _GENERATOR_SEED = 0  # Runs of different seeds train on the same generated rows.
 
 
@@ -33,12 +35,8 @@ def open_data(options: TrainingOptions) -> Any:
     from tf_compemb.data import DataError, open_or_prepare
 
     cache = cache_directory(options)
-    settings = {
-        "encoder": options.encoder,
-        "min_count": options.min_count,
-        "hash_buckets": options.hash_buckets,
-        "bad_lines": options.bad_lines,
-    }
+    asked = {name: getattr(options, name) for name in _DATA_OPTIONS}
+    settings = {name: value for name, value in asked.items() if value is not None}
     try:
         if not options.data:
             return _generated(options.rows, cache, settings)
@@ -46,3 +44,15 @@ def open_data(options: TrainingOptions) -> Any:
         return open_or_prepare(paths[0] if len(paths) == 1 else paths, cache, **settings)
     except DataError as error:
         raise UserError(str(error)) from error
+
+
+def _generated(rows: int, cache: Path, settings: dict[str, Any]) -> Any:
+    """Generated rows, made once and kept in the cache."""
+    from tf_compemb.data import generate, open_or_prepare
+
+    check_writable(cache, "--cache")
+    raw = cache / f"generated-{rows}-rows.txt.gz"
+    if not raw.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        generate(raw, rows, _GENERATOR_SEED)
+    return open_or_prepare(raw, cache, **settings)

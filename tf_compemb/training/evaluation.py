@@ -44,11 +44,17 @@ def mean_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
 
 
-def quality(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """`loss` (nats), `auc` and `accuracy` (share of right predictions at probability 1/2)."""
+def quality(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    """`loss` (nats), `auc` and `accuracy` (share of right predictions at probability 1/2).
+
+    `auc` is None where only one kind of label occurs; all are None where there are no rows.
+    """
+    if not labels.size:
+        return {"loss": None, "auc": None, "accuracy": None}
+    area = exact_auc(labels, logits)
     return {
         "loss": mean_cross_entropy(labels, logits),
-        "auc": exact_auc(labels, logits),
+        "auc": None if np.isnan(area) else area,
         "accuracy": float(np.mean((logits > 0) == (labels > 0.5))),
     }
 
@@ -67,12 +73,10 @@ class Evaluator:
             lambda features: model(features, training=False), reduce_retracing=True
         )
 
-    def __call__(self, batches: Any) -> dict[str, float]:
-        """`quality` over a `tf.data.Dataset` of ({"dense", "categorical"}, labels)."""
-        labels, logits = [], []
+    def __call__(self, batches: Any) -> dict[str, Any]:
+        """`quality` over batches of ({"dense", "categorical"}, labels)."""
+        labels, logits = [np.zeros(0)], [np.zeros(0)]
         for features, batch_labels in batches:
             logits.append(self._predict(features).numpy().reshape(-1))
             labels.append(batch_labels.numpy().reshape(-1))
-        if not labels:
-            return {"loss": float("nan"), "auc": float("nan"), "accuracy": float("nan")}
         return quality(np.concatenate(labels), np.concatenate(logits))

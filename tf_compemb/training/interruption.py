@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):
+class TrainingInterrupted(Exception):  # noqa: N818  Not an error.
     """The run was asked to end before it was done.
 
     Attributes:

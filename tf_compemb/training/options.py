@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +26,10 @@ class TrainingOptions:
     data: tuple[str, ...] = ()
     rows: int = 200_000
     cache: str | None = None
-    encoder: str = "vocabulary"
-    min_count: int = 1
-    hash_buckets: int = 2**20
-    bad_lines: str = "error"
+    encoder: str | None = None
+    min_count: int | None = None
+    hash_buckets: int | None = None
+    bad_lines: str | None = None
     model: str = "dlrm"
     embedding: tuple[str, ...] = ("full",)
     operation: str | None = None
@@ -95,6 +96,52 @@ def parse(argv: list[str] | None) -> tuple[TrainingOptions, frozenset[str]]:
     return options, frozenset(given)
 
 
+def arguments(options: TrainingOptions) -> list[str]:
+    """The command line that gives these options.
+
+    >>> arguments(TrainingOptions(model="dcn", embedding=("full", "qr"), json=True))
+    ['--model', 'dcn', '--embedding', 'full,qr', '--json']
+    """
+    found: list[str] = []
+    for entry in dataclasses.fields(options):
+        value, flag = getattr(options, entry.name), "--" + entry.name.replace("_", "-")
+        if value == getattr(_DEFAULT, entry.name):
+            continue
+        if entry.name == "option":
+            for name, setting in value.items():
+                found += [flag, f"{name}={json.dumps(setting)}"]
+        elif entry.name == "data":
+            found += [flag, *value]
+        elif value is True:
+            found.append(flag)
+        else:
+            found += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return found
+
+
+def single_method(options: TrainingOptions, method: str) -> TrainingOptions:
+    """The options of one of several methods, such as `qr:operation=add`.
+
+    Raises:
+        UserError: The part after the colon is no option of the program.
+
+    >>> single_method(TrainingOptions(dim=8), "qr:operation=add").operation
+    'add'
+    """
+    name, *settings = re.split(r":(?=[a-z-]+=)", method)
+    changed = []
+    for setting in settings:
+        option, _, value = setting.partition("=")
+        changed += [f"--{option}", value]
+    try:
+        given = vars(_parser(exit_on_error=False).parse_args(changed))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise UserError(f"--embedding {method}: {error}.") from error
+    if "option" in given:
+        given["option"] = {**options.option, **dict(given["option"])}
+    return options.replace(embedding=(name,), **given)
+
+
 def _check(options: TrainingOptions, given: frozenset[str]) -> None:
     if options.data and "rows" in given:
         raise UserError("--rows is the size of generated data; leave it out when --data is given.")
@@ -132,7 +179,8 @@ def positive_number(text: str) -> float:
     return value
 
 
-def _names(text: str) -> list[str]:
+def method_list(text: str) -> list[str]:
+    """An argparse type; its name stands in argparse's message."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"must be different names with commas, not {text!r}")
@@ -150,8 +198,9 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        exit_on_error=exit_on_error,
         prog="python -m tf_compemb.train",
         argument_default=argparse.SUPPRESS,
         description=(
@@ -191,25 +240,30 @@ def _add_data_options(group: Any) -> None:
         "directory for prepared data (default: $TF_COMPEMB_CACHE or the user's cache directory)",
         metavar="DIR",
     )
-    _add(group, "--encoder", "how categories become ids", choices=("vocabulary", "hash"))
+    _add(
+        group,
+        "--encoder",
+        "how categories become ids (default: vocabulary)",
+        choices=("vocabulary", "hash"),
+    )
     _add(
         group,
         "--min-count",
-        "categories seen fewer times in the training part share one id",
+        "categories seen fewer times in the training part share one id (default: 1)",
         type=positive_integer,
         metavar="N",
     )
     _add(
         group,
         "--hash-buckets",
-        "ids of a field with --encoder hash",
+        "ids of a field with --encoder hash (default: 1048576)",
         type=positive_integer,
         metavar="N",
     )
     _add(
         group,
         "--bad-lines",
-        "stop at a malformed line, or skip and count it",
+        "stop at a malformed line, or skip and count it (default: error)",
         choices=("error", "skip"),
     )
 
@@ -220,8 +274,8 @@ def _add_model_options(group: Any) -> None:
         group,
         "--embedding",
         "full, hash, qr, compositional or path; several with commas give one run each and a "
-        "comparison",
-        type=_names,
+        "comparison; NAME:OPTION=VALUE sets an option for one of them (qr:operation=add)",
+        type=method_list,
         metavar="NAME[,NAME...]",
     )
     _add(group, "--operation", "how partitions' vectors are combined", choices=OPERATIONS)

@@ -29,7 +29,7 @@ def print_metrics(metrics: dict[str, Any], out: Path) -> None:
         table.add_column(column, justify="left" if not column else "right")
     for split in ("validation", "test"):
         found = [metrics[f"{split}_{name}"] for name in ("loss", "auc", "accuracy")]
-        table.add_row(split, *(f"{value:.4f}" for value in found))
+        table.add_row(split, *map(_number, found))
     console = Console()
     console.print(table)
     rate = metrics["examples_per_second"]
@@ -80,3 +80,83 @@ def _figure(path: Path) -> Iterator[Any]:
     yield figure.subplots()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130)
+
+
+def print_evaluation(metrics: dict[str, Any]) -> None:
+    """Prints one line about another file's rows."""
+    print(
+        f"{metrics['evaluated_file']}, {metrics['evaluated_rows']:,} rows: "
+        f"loss {metrics['test_loss']:.4f}, AUC {_number(metrics['test_auc'])}, "
+        f"accuracy {metrics['test_accuracy']:.4f}"
+    )
+
+
+def _number(value: float | None) -> str:
+    """A metric, or a dash where the rows do not define it."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Prints one line for each method, best test loss marked.
+
+    Args:
+        rows: Of `comparison.collect`.
+        out: Directory of the comparison.
+    """
+    runs = max(row["runs"] for row in rows)
+    what = f"Comparison, mean ± standard deviation of {runs} seeds" if runs > 1 else "Comparison"
+    table = Table(title=_title(what, rows[0]["synthetic"]))
+    for column in (
+        "method",
+        "test loss",
+        "test AUC",
+        "validation loss",
+        "embedding parameters",
+        "embedding bytes",
+        "examples/s",
+    ):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    best = min(row["test_loss"] for row in rows)
+    for row in rows:
+        rate = row["examples_per_second"]
+        table.add_row(
+            row["method"],
+            *(_spread(row, key) for key in ("test_loss", "test_auc", "validation_loss")),
+            f"{row['embedding_parameters']:,}",
+            megabytes(row["embedding_bytes"]),
+            "" if rate is None else f"{rate:,.0f}",
+            style="bold" if row["test_loss"] == best else None,
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"runs and comparison: {out}", highlight=False, soft_wrap=True)
+
+
+def _spread(row: dict[str, Any], key: str) -> str:
+    deviation = row.get(f"{key}_std")
+    return f"{row[key]:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws each method's test loss against the bytes of its embeddings.
+
+    Args:
+        rows: Of `comparison.collect`.
+        path: The PNG to write.
+    """
+    with _figure(path) as axes:
+        for row in rows:
+            axes.errorbar(
+                row["embedding_bytes"] / 1e6,
+                row["test_loss"],
+                yerr=row.get("test_loss_std"),
+                fmt="o",
+                capsize=3,
+                label=row["method"],
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("bytes of the embeddings (MB, logarithmic)")
+        axes.set_ylabel("test cross entropy (nats)")
+        axes.set_title(_title("Quality against size", rows[0]["synthetic"]))
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize="small")

@@ -75,8 +75,12 @@ class RunDirectory:
             raise UserError(f"{path} is not valid JSON ({error}); it was damaged.") from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "--out") -> None:
     """Makes sure that a directory can be made or written at `path`, without making it.
+
+    Args:
+        path: The directory.
+        option: What the user changes to get another one.
 
     Raises:
         UserError: It cannot; the message says why.
@@ -89,7 +93,9 @@ def check_writable(path: Path) -> None:
             f"Cannot write to {path}: {ancestor} is not a directory. Use another --out."
         )
     if not os.access(ancestor, os.W_OK | os.X_OK):
-        raise UserError(f"Cannot write to {path}: no permission for {ancestor}. Use another --out.")
+        raise UserError(
+            f"Cannot write to {path}: no permission for {ancestor}. Use another {option}."
+        )
 
 
 def default_out(model: str, method: str) -> str:

@@ -71,6 +71,7 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         guard: Tells of a signal.
         validate: Gives the validation part's `quality`.
         show: Called with (finished steps in all, loss of the last interval).
+        several_epochs: Whether the best epoch's weights have to be kept.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         guard: InterruptionGuard,
         validate: Callable[[], dict[str, float]],
         show: Callable[[int, float], None],
+        several_epochs: bool,
     ) -> None:
         super().__init__()
         self._cadence = cadence
@@ -89,6 +91,7 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         self._guard = guard
         self._validate = validate
         self._show = show
+        self._several_epochs = several_epochs
         self._restored: list[Any] = []
         self._loss = math.nan
         self.epoch = 0
@@ -163,5 +166,5 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
             self._loss,
             self.validation if validate else None,
         )
-        if at_end:
+        if at_end and self._several_epochs:
             self._checkpoints.keep_if_best(self.epoch, self.validation["loss"])

@@ -12,12 +12,13 @@ from typing import Any
 import tensorflow as tf
 
 from tf_compemb._keras import keras
+from tf_compemb.optimizers import flush_rows
 from tf_compemb.training import build, report
 from tf_compemb.training.checkpoints import Checkpoints
 from tf_compemb.training.environment import peak_rss_bytes, versions
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.history import History
-from tf_compemb.training.interruption import Interrupted, InterruptionGuard
+from tf_compemb.training.interruption import TrainingInterrupted, InterruptionGuard
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.progress import StepProgress
 from tf_compemb.training.run_directory import RunDirectory, write_json
@@ -39,7 +40,7 @@ def train(options: TrainingOptions, run: RunDirectory, data: Any) -> dict[str, A
 
     Raises:
         UserError: Options that cannot be met.
-        Interrupted: A signal stopped the training, after a checkpoint.
+        TrainingInterrupted: A signal stopped the training, after a checkpoint.
     """
     started = time.perf_counter()
     trainer = Trainer(options, run, data)
@@ -120,30 +121,36 @@ class Trainer:
         """Trains from the current position to the end of the last epoch.
 
         Raises:
-            Interrupted: A signal stopped the training, after a checkpoint.
+            TrainingInterrupted: A signal stopped the training, after a checkpoint.
         """
-        epoch = int(self.checkpoints.epoch.numpy())
+        first_epoch = int(self.checkpoints.epoch.numpy())
         step = int(self.checkpoints.step_in_epoch.numpy())
-        self.history.restore(epoch * self.cadence.epoch + step)
+        self.history.restore(first_epoch * self.cadence.epoch + step)
         total = self.options.epochs * self.cadence.epoch
         label = f"{self.options.model} {self.options.embedding[0]}"
-        with InterruptionGuard() as guard, StepProgress(label, total, self._quiet()) as progress:
+        with (
+            InterruptionGuard() as guard,
+            StepProgress(label, total, self.options.json) as progress,
+        ):
             callback = self._make_callback(guard, progress.show)
-            for epoch in range(epoch, self.options.epochs):
+            for epoch in range(first_epoch, self.options.epochs):
                 self._fit_epoch(callback, epoch, step)
                 step = 0
                 if guard.received is not None:
-                    raise Interrupted(guard.received)
+                    raise TrainingInterrupted(guard.received)
         self.history.close()
-
-    def _quiet(self) -> bool:
-        return self.options.json
 
     def _make_callback(
         self, guard: InterruptionGuard, show: Callable[[int, float], None]
     ) -> StepCallback:
         self.callback = StepCallback(
-            self.cadence, self.history, self.checkpoints, guard, self.validate, show
+            self.cadence,
+            self.history,
+            self.checkpoints,
+            guard,
+            self.validate,
+            show,
+            several_epochs=self.options.epochs > 1,
         )
         return self.callback
 
@@ -163,9 +170,8 @@ class Trainer:
 
         The weights are those of the epoch with the lowest validation loss.
         """
-        best_epoch = int(self.checkpoints.best_epoch.numpy())
-        if best_epoch != self.options.epochs - 1:
-            self.checkpoints.restore_best()
+        flush_rows(self.model.optimizer)
+        best_epoch = self.checkpoints.restore_best()
         validation = self.validate()
         test = self.evaluator(self.data.batches("test", self._evaluation_batch()))
         return {
@@ -174,7 +180,7 @@ class Trainer:
             **self._sizes(),
             **self._speed(),
             **self._provenance(),
-            "best_epoch": best_epoch + 1,
+            "best_epoch": self.options.epochs if best_epoch is None else best_epoch + 1,
         }
 
     def _sizes(self) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""A finished run's quality on another file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_compemb.training.environment import peak_rss_bytes
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.evaluation import Evaluator
+from tf_compemb.training.options import TrainingOptions
+from tf_compemb.training.raw_rows import encode_raw
+from tf_compemb.training.run_directory import RunDirectory, write_json
+from tf_compemb.training.saved_runs import load_run
+
+_BATCH_SIZE = 2048
+
+
+def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict[str, Any]:
+    """Evaluates the run's model on raw rows and writes `evaluation.json`.
+
+    The rows are encoded with the vocabulary of the run's own training data. All keys are those of
+    `metrics.json`: `test_*`, `examples_per_second` and `peak_rss_bytes` are of this evaluation,
+    the rest is the run's. `evaluated_file` and `evaluated_rows` say what was read.
+
+    Args:
+        run: A finished run.
+        path: Raw file, plain or gzip, or a glob.
+        options: Their `bad_lines` says what becomes of malformed lines.
+
+    Raises:
+        UserError: The run is not finished, its prepared data are gone, or the file is at fault.
+    """
+    metrics = run.read_metrics()
+    rows = encode_raw(path, _training_data(run), options.bad_lines)
+    model = load_run(run.path)
+    started = time.perf_counter()
+    found = Evaluator(model)(_batches(rows))
+    seconds = time.perf_counter() - started
+    metrics.update(
+        {f"test_{name}": value for name, value in found.items()},
+        examples_per_second=len(rows) / seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+        wall_seconds=seconds,
+        evaluated_file=str(path),
+        evaluated_rows=len(rows),
+    )
+    write_json(run.evaluation, metrics)
+    return metrics
+
+
+def _training_data(run: RunDirectory) -> Any:
+    """The prepared data set that the run was trained on."""
+    from tf_compemb.data import DataError, PreparedDataset
+
+    stored = run.read_config()["data"]
+    try:
+        dataset = PreparedDataset(stored["path"])
+    except DataError as error:
+        raise UserError(
+            f"The prepared data of the run in {run.path} cannot be opened, and with them its "
+            f"vocabulary is gone: {error}"
+        ) from error
+    if dataset.fingerprint != stored["fingerprint"]:
+        raise UserError(
+            f"{stored['path']} no longer holds the data that the run in {run.path} was trained on."
+        )
+    return dataset
+
+
+def _batches(rows: np.ndarray) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:
+    for start in range(0, len(rows), _BATCH_SIZE):
+        batch = rows[start : start + _BATCH_SIZE]
+        features = {
+            "dense": tf.constant(batch["dense"]),
+            "categorical": tf.constant(batch["categorical"], tf.int64),
+        }
+        yield features, tf.constant(batch["label"].reshape(-1, 1))
