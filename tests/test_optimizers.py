@@ -144,10 +144,17 @@ def test_options_that_visit_whole_tables_are_refused(name, option):
         optimizers.get(name, **option)
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras has no gradient accumulation")
-def test_gradient_accumulation_is_refused():
-    with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
-        optimizers.get("adagrad", gradient_accumulation_steps=2)
+@pytest.mark.skipif(LEGACY, reason="tf_keras has neither option")
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps=2: .* larger batch"),
+        ({"loss_scale_factor": 8.0}, r"loss_scale_factor=8\.0: .* Use LossScaleOptimizer"),
+    ],
+)
+def test_options_of_keras_3_that_sparse_gradients_cannot_have_are_refused(option, advice):
+    with pytest.raises(ValueError, match=advice):
+        optimizers.get("adagrad", **option)
 
 
 def test_momentum_is_refused():

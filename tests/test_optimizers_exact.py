@@ -132,7 +132,7 @@ def test_every_row_has_its_turn(table_rows, monkeypatch):
     gradient = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), (table_rows, 2))
     visited = set()
     for step in range(100, 116):
-        swept = catch_up.rows_with_sweep(gradient, tf.constant(step), table_rows)
+        swept = catch_up.rows_with_sweep(gradient, tf.constant(step), (table_rows, 2))
         visited |= set(swept.indices.numpy()[1:].tolist())
         assert np.all(swept.values.numpy()[1:] == 0)
     assert visited == set(range(table_rows))
@@ -247,7 +247,7 @@ def test_amsgrad_weights_are_the_powers_of_beta_1():
     assert idle_weights(0.0, 0.999, amsgrad=False).tolist() == [[0.0]]
 
 
-@pytest.mark.parametrize(("beta_1", "beta_2"), [(0.9, 0.5), (0.9, 0.9), (0.99, 0.999), (0.9, 0.0)])
+@pytest.mark.parametrize(("beta_1", "beta_2"), [(0.9, 0.5), (0.9, 0.9), (0.9, 0.98), (0.9, 0.0)])
 def test_betas_without_a_short_series_are_refused(beta_1, beta_2):
     with pytest.raises(ValueError, match=f"beta_1={beta_1} and beta_2={beta_2} leave exact Adam"):
         optimizers.Adam(beta_1=beta_1, beta_2=beta_2)

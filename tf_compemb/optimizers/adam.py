@@ -52,26 +52,19 @@ class Adam(RowAdam):
         super().__init__(*args, **kwargs)
         self._idle_weights = idle_weights(self.beta_1, self.beta_2, self.amsgrad)
         self._history: Any = None
-        # By the index of the variable; None for those that are no tables.
-        self._last_steps: list = []
-        self._attached: list = []
+        self._attached: list = []  # by the index of the variable; None for those that are no tables
 
     def build(self, variables: Any) -> None:
         """Creates the moments and the tables' last steps, and attaches to the tables."""
         if self.is_built:
             return
         super().build(variables)
-        tables = [BACKEND == "tensorflow" and is_row_table(variable) for variable in variables]
-        if any(tables):
-            self._last_steps = [
-                self._add_last_steps(variable) if table else None
-                for variable, table in zip(variables, tables, strict=True)
-            ]
-            self._attached = [
-                catch_up.RowCatchUp(self, variable) if table else None
-                for variable, table in zip(variables, tables, strict=True)
-            ]
+        if BACKEND == "tensorflow" and any(is_row_table(variable) for variable in variables):
             self._history = catch_up.StepHistory(self._add_step_sums(), self._idle_weights)
+            self._attached = [
+                self._make_catch_up(variable) if is_row_table(variable) else None
+                for variable in variables
+            ]
             self._attach()
 
     def flush(self) -> None:
@@ -117,14 +110,13 @@ class Adam(RowAdam):
         if attached is None:
             self.dense_step(_dense(gradient) if sparse else gradient, variable, learning_rate)
             return
-        table_rows = variable.shape[0]
         if sparse:
             self._refuse_unread(attached)
-            gradient = catch_up.rows_with_sweep(gradient, self.iterations, table_rows)
+            gradient = catch_up.rows_with_sweep(gradient, self.iterations, tuple(variable.shape))
             super().update_step(gradient, variable, learning_rate)
         else:
             rate = tf.cast(self._rate(learning_rate), variable.dtype)
-            self.update_rows(variable, tf.range(table_rows), gradient, rate)
+            self.update_rows(variable, tf.range(variable.shape[0]), gradient, rate)
 
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Brings rows of a table up to date, then makes one step on them."""
@@ -132,12 +124,6 @@ class Adam(RowAdam):
         state = self._state_after(self.iterations, variable, rows)
         state = self.step_state(state, gradient, self.step_size(learning_rate, step))
         self._write_state_after(step, variable, rows, state)
-
-    def pending_movement(self, table: Any, ids: Any) -> Any:
-        """What the stored rows `ids` lack, shape (*ids.shape, width)."""
-        moments = [tf.gather(slot, ids) for slot in self._slots(table)]
-        last = tf.gather(self.slot(self._last_steps, table), ids)
-        return -self._history.movement(moments[0], moments[-1], last, self.epsilon)
 
     def flush_table(self, table: Any) -> None:
         """Applies to every row of one table the steps that it missed."""
@@ -147,7 +133,7 @@ class Adam(RowAdam):
             strategy.extended.update(variable, self._flush_variable, group=False)
 
     def _flush_variable(self, variable: Any) -> None:
-        last_steps = self.slot(self._last_steps, variable)
+        last_steps = self._attached_to(variable).last_steps
         now = catch_up.step_number(self.iterations)
         total = variable.shape[0]
         for start in range(0, total, catch_up.FLUSH_ROWS):
@@ -159,7 +145,7 @@ class Adam(RowAdam):
     def _state_after(self, step: Any, variable: Any, rows: Any) -> RowState:
         """Rows and moments as the dense rule has them after `step`, the last step made."""
         state = self.read_state(variable, rows)
-        last = tf.gather(self.slot(self._last_steps, variable), rows)
+        last = tf.gather(self._attached_to(variable).last_steps, rows)
         movement = self._history.movement(state.first, state.denominator, last, self.epsilon)
         idle = catch_up.steps_between(last, step)
         state.weights -= movement
@@ -170,7 +156,7 @@ class Adam(RowAdam):
     def _write_state_after(self, step: Any, variable: Any, rows: Any, state: RowState) -> None:
         self.write_state(variable, rows, state)
         steps = tf.fill(tf.shape(rows), catch_up.step_number(step))
-        write_rows(self.slot(self._last_steps, variable), rows, steps)
+        write_rows(self._attached_to(variable).last_steps, rows, steps)
 
     def _recorded(self, apply: Callable, grads: Any, *args: Any, **kwargs: Any) -> Any:
         """Applies a step, then enters its size in the history."""
@@ -205,11 +191,14 @@ class Adam(RowAdam):
             "optimizer.build(model.trainable_variables) before the first training step."
         )
 
-    def _add_last_steps(self, table: Any) -> Any:
+    def _make_catch_up(self, table: Any) -> Any:
         # Float32: TensorFlow's scatter of integers on a GPU copies the variable to the host.
-        return self.add_variable(
+        last_steps = self.add_variable(
             shape=(table.shape[0],), dtype="float32", initializer="zeros", name="last_step"
         )
+        slots = self._slots(table)
+        last_steps = last_steps if LEGACY else last_steps.value
+        return catch_up.RowCatchUp(self, table, (slots[0], slots[-1]), last_steps, self._history)
 
     def _add_step_sums(self) -> Any:
         shape = (catch_up.HISTORY_STEPS, self._idle_weights.shape[1])

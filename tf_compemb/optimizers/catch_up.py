@@ -50,7 +50,7 @@ class StepHistory:
 
     def __init__(self, variable: Any, weights: np.ndarray) -> None:
         self._sums = variable
-        self._weights = weights
+        self._weights = weights[:SWEEP_STEPS]  # no row is idle for longer
 
     def advance(self, step: Any, step_size: Any) -> None:
         """Adds step number `step` (scalar, 1 is the first) of bias-corrected size `step_size`."""
@@ -90,38 +90,56 @@ class RowCatchUp:
     Args:
         optimizer: The exact optimiser.
         table: The table's variable.
+        moments: `tf.Variable`s of the first moments and of those under the root. Not Keras 3
+            variables, which inside a layer of mixed precision would be cast whole.
+        last_steps: `tf.Variable`, steps of the rows' last updates, shape (rows,).
+        history: The optimiser's `StepHistory`.
 
     Attributes:
         was_read: Whether `pending` was ever called.
     """
 
-    def __init__(self, optimizer: Any, table: Any) -> None:
-        self._optimizer = optimizer
+    def __init__(
+        self,
+        optimizer: Any,
+        table: Any,
+        moments: tuple[Any, Any],
+        last_steps: Any,
+        history: StepHistory,
+    ) -> None:
         self.table = table
+        self.last_steps = last_steps
         self.was_read = False
+        self._optimizer = optimizer
+        self._moments = moments
+        self._history = history
 
     def pending(self, ids: Any) -> Any:
         """What the stored rows lack, shape (*ids.shape, width): add it to the rows."""
         self.was_read = True
-        return tf.stop_gradient(self._optimizer.pending_movement(self.table, ids))
+        first, denominator = (tf.gather(moment, ids) for moment in self._moments)
+        last = tf.gather(self.last_steps, ids)
+        movement = self._history.movement(first, denominator, last, self._optimizer.epsilon)
+        return tf.stop_gradient(-movement)
 
     def flush(self) -> None:
         """Applies to every row of the table the steps that it missed. Visits the whole table."""
         self._optimizer.flush_table(self.table)
 
 
-def rows_with_sweep(gradient: Any, step: Any, table_rows: int) -> Any:
+def rows_with_sweep(gradient: Any, step: Any, table_shape: tuple[int, int]) -> Any:
     """A sparse gradient with zeros appended for the rows whose turn it is to be visited.
 
     Args:
         gradient: `tf.IndexedSlices` for a table.
         step: Integer scalar, the step's number.
-        table_rows: Rows of the table.
+        table_shape: Rows and width of the table.
     """
+    table_rows, width = table_shape
     turn = -(-table_rows // SWEEP_STEPS)
     start = tf.math.floormod(tf.cast(step, tf.int64) * turn, table_rows)
     rows = tf.math.floormod(start + np.arange(turn), table_rows)
-    zeros = tf.zeros((turn, gradient.values.shape[1]), gradient.values.dtype)
+    zeros = tf.zeros((turn, width), gradient.values.dtype)
     return tf.IndexedSlices(
         tf.concat([gradient.values, zeros], 0),
         tf.concat([gradient.indices, tf.cast(rows, gradient.indices.dtype)], 0),

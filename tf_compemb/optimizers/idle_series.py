@@ -28,8 +28,8 @@ import numpy as np
 
 # Relative error allowed in a row's summed movement; float32 resolves 6e-8.
 TRUNCATION_ERROR = 1e-10
-# More terms than this and a row's sums would weigh more than its moments.
-MOST_TERMS = 16
+# Bounds the shared table of sums: 16 MiB at this many terms. Keras' default betas need 6.
+MOST_TERMS = 32
 
 
 def idle_weights(beta_1: float, beta_2: float, amsgrad: bool) -> np.ndarray:
@@ -45,13 +45,13 @@ def idle_weights(beta_1: float, beta_2: float, amsgrad: bool) -> np.ndarray:
         idle steps a row's movement has ended; AMSGrad needs one term.
 
     Raises:
-        ValueError: Adam's series needs more than 16 terms (`beta_2` so small that a row's
+        ValueError: Adam's series needs more than 32 terms (`beta_2` so small that a row's
             denominator decays about as fast as its first moment).
 
     >>> idle_weights(0.5, 0.999, amsgrad=True)[:3, 0].tolist()
     [0.5, 0.25, 0.125]
     >>> idle_weights(0.9, 0.999, amsgrad=False).shape
-    (329, 6)
+    (330, 6)
     """
     root = 1.0 if amsgrad else math.sqrt(beta_2)
     ratio = beta_1 / root if root > 0 else math.inf

@@ -9,12 +9,14 @@ from tf_compemb._keras import BACKEND, LEGACY
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-# These would visit every row of every table at every step.
-WHOLE_TABLE_OPTIONS = {
-    "weight_decay": "decay the dense layers with a kernel_regularizer",
-    "use_ema": "average the models of several checkpoints",
-    "gradient_accumulation_steps": "use a larger batch",
-    "adaptive_epsilon": "use a constant epsilon",
+_WHOLE_TABLES = "it would visit every row of every table at every step"
+# What Keras offers and a row optimiser does not: why, and what to do.
+REFUSED_OPTIONS = {
+    "weight_decay": f"{_WHOLE_TABLES}. Give dense layers a kernel_regularizer instead",
+    "use_ema": f"{_WHOLE_TABLES}. Average the models of several checkpoints instead",
+    "gradient_accumulation_steps": f"{_WHOLE_TABLES}. Use a larger batch instead",
+    "adaptive_epsilon": "idle rows would need it at every missed step. Use a constant epsilon",
+    "loss_scale_factor": "Keras cannot divide sparse gradients by it. Use LossScaleOptimizer",
 }
 
 
@@ -50,20 +52,19 @@ class RowUpdates:
     grows with the batch and not with the table.
 
     Raises:
-        ValueError: An option was given that has to visit whole tables at every step: weight
-            decay, an exponential moving average, gradient accumulation, adaptive epsilon, or, on
-            building, a constraint on a table.
+        ValueError: An option in `REFUSED_OPTIONS` was given, most of which would visit whole
+            tables at every step; or, on building, a table has a constraint, which would too.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if LEGACY:
             kwargs["jit_compile"] = False  # XLA has no fast `unique`
         super().__init__(*args, **kwargs)
-        for option, instead in WHOLE_TABLE_OPTIONS.items():
-            if getattr(self, option, None):
+        for option, reason in REFUSED_OPTIONS.items():
+            value = getattr(self, option, None)
+            if value:
                 raise ValueError(
-                    f"{type(self).__name__} does not take {option}={getattr(self, option)!r}: it "
-                    f"would visit every row of every table at every step. Instead, {instead}."
+                    f"{type(self).__name__} does not take {option}={value!r}: {reason}."
                 )
 
     @property
