@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb.data.encoders import DEFAULT_HASH_BUCKETS
-from tf_compemb.data.errors import DataError
+from tf_compemb.data.errors import BeingPreparedError, DataError
 from tf_compemb.data.manifest import FORMAT_VERSION, MANIFEST_FILE, TRUTH_SUFFIX
+from tf_compemb.data.new_folder import wait_until_free
 from tf_compemb.data.preparation import prepare
 from tf_compemb.data.prepared_dataset import PreparedDataset
 from tf_compemb.data.raw_reader import PathLike, find_raw_files
@@ -34,7 +35,8 @@ def open_or_prepare(
     Args:
         data: the folder of a prepared data set; or raw files as for `prepare`.
         cache: the folder in which prepared data are kept, one folder for each combination of raw
-            files (by path, size and time of change) and options.
+            files (by path, size and time of change) and options. When another process is preparing
+            the same, its result is waited for.
         **options: as for `prepare`. With a prepared data set, `encoder`, `min_count` and
             `hash_buckets` are compared with it if they are given.
 
@@ -50,9 +52,15 @@ def open_or_prepare(
         return dataset
     files = find_raw_files(data)
     target = Path(cache) / f"criteo-{_identity(files, options)}"
-    if target.exists():
-        return PreparedDataset(target)
-    return prepare(files, target, **options)
+    while not target.exists():
+        try:
+            return prepare(files, target, **options)
+        except BeingPreparedError:
+            wait_until_free(target)
+        except DataError:
+            if not target.exists():
+                raise
+    return PreparedDataset(target)
 
 
 def _check_options(dataset: PreparedDataset, options: dict[str, Any]) -> None:

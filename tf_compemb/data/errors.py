@@ -10,6 +10,10 @@ class DataError(ValueError):
     """
 
 
+class BeingPreparedError(DataError):
+    """Another process is preparing the same data set at this moment."""
+
+
 def shorten(value: object, limit: int = 40) -> str:
     """Returns `repr(value)`, cut in the middle when it is longer than `limit` characters.
 

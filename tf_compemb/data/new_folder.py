@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tf_compemb.data.errors import DataError
+from tf_compemb.data.errors import BeingPreparedError, DataError
 
 if sys.platform == "win32":
     fcntl = None  # no locks there: two preparations of one folder are not told apart
@@ -59,6 +59,20 @@ def require_absent(target: Path) -> None:
         raise DataError(f"{target}: already exists; choose another output or remove it first.")
 
 
+def wait_until_free(target: Path) -> None:
+    """Returns when no other process makes `target` any more."""
+    if fcntl is None:
+        return
+    try:
+        lock = os.open(partial_path(target), os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        os.close(lock)
+
+
 def sync_file(path: Path) -> None:
     """Makes a written file outlast a power failure."""
     with open(path, "rb+") as file:
@@ -94,6 +108,7 @@ def _create_locked(partial: Path, target: Path) -> int:
         lock = os.open(partial, os.O_RDONLY)
         try:
             _lock(lock, partial, target)
+            require_absent(target)
             if leftover:
                 print(f"{partial}: removed, left by a run that was killed.", file=sys.stderr)
                 for entry in partial.iterdir():
@@ -113,6 +128,6 @@ def _lock(lock: int, partial: Path, target: Path) -> None:
     except (BlockingIOError, FileNotFoundError):
         same = False
     if not same:
-        raise DataError(
+        raise BeingPreparedError(
             f"{target}: another process is preparing it now; wait for it, or choose another output."
         )

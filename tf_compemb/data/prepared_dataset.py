@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
 
+# Above this a table of one count an id (2 GB) would surprise.
+LARGEST_FREQUENCY_TABLE = 2**28
+
 
 class PreparedDataset:
     """An immutable folder that `prepare` wrote.
@@ -130,13 +133,31 @@ class PreparedDataset:
         Args:
             field: `"C1"` to `"C26"`.
         """
-        index = self._field_index(field)
-        stored = np.load(self.path / manifests.frequencies_file(field))
-        if stored.ndim == 1:
-            return stored
-        counts = np.zeros(self.cardinalities[index], dtype=np.int64)
-        counts[stored[:, 0]] = stored[:, 1]
+        ids, occurrences = self.occurring(field)
+        cardinality = self.cardinalities[CATEGORICAL_FIELDS.index(field)]
+        if cardinality > LARGEST_FREQUENCY_TABLE:
+            raise DataError(
+                f"{self.path}: field {field} has {cardinality} ids, too many for a table of all "
+                "their frequencies; use `occurring`."
+            )
+        counts = np.zeros(cardinality, dtype=np.int64)
+        counts[ids] = occurrences
         return counts
+
+    def occurring(self, field: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of a field that occur in training, ascending, and in how many rows each.
+
+        Both are int64 `[ids that occur]`.
+
+        Args:
+            field: `"C1"` to `"C26"`.
+        """
+        self._check_field(field)
+        stored = np.load(self.path / manifests.frequencies_file(field))
+        if stored.ndim == 2:
+            return stored[:, 0], stored[:, 1]
+        ids = np.flatnonzero(stored)
+        return ids, stored[ids]
 
     def vocabulary(self, field: str) -> pa.Array:
         """Returns the categories of a field: id `i` is the one at position `i - 1`.
@@ -146,7 +167,7 @@ class PreparedDataset:
         """
         import pyarrow as pa
 
-        self._field_index(field)
+        self._check_field(field)
         path = self.path / manifests.vocabulary_file(field)
         if not path.exists():
             raise DataError(
@@ -175,7 +196,6 @@ class PreparedDataset:
             raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}")
         return self.splits[split]
 
-    def _field_index(self, field: str) -> int:
+    def _check_field(self, field: str) -> None:
         if field not in CATEGORICAL_FIELDS:
             raise ValueError(f"`field` must be one of C1..C26. Received: field={field!r}")
-        return CATEGORICAL_FIELDS.index(field)
