@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +32,7 @@ def print_metrics(metrics: dict[str, Any], out: Path) -> None:
     for split in ("validation", "test"):
         found = [metrics[f"{split}_{name}"] for name in ("loss", "auc", "accuracy")]
         table.add_row(split, *map(_number, found))
-    console = Console()
+    console = _console()
     console.print(table)
     rate = metrics["examples_per_second"]
     speed = "" if rate is None else f", {rate:,.0f} examples/s"
@@ -41,6 +43,11 @@ def print_metrics(metrics: dict[str, Any], out: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _console() -> Console:
+    """The terminal, or where there is none a page wide enough for a table."""
+    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _title(what: str, synthetic: bool) -> str:
@@ -97,7 +104,7 @@ def _number(value: float | None) -> str:
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """Prints one line for each method, best test loss marked.
+    """Prints one line for each method, the lowest test loss in bold.
 
     Args:
         rows: Of `comparison.collect`.
@@ -105,31 +112,30 @@ def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """
     runs = max(row["runs"] for row in rows)
     what = f"Comparison, mean ± standard deviation of {runs} seeds" if runs > 1 else "Comparison"
-    table = Table(title=_title(what, rows[0]["synthetic"]))
-    for column in (
-        "method",
-        "test loss",
-        "test AUC",
-        "validation loss",
-        "embedding parameters",
-        "embedding bytes",
-        "examples/s",
-    ):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    table = Table(title=_title(what, rows[0]["synthetic"]), box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("method", "test loss", "test AUC", "parameters", "bytes", "examples/s"):
+        left = column == "method"
+        table.add_column(
+            column, justify="left" if left else "right", no_wrap=not left, overflow="fold"
+        )
     best = min(row["test_loss"] for row in rows)
     for row in rows:
         rate = row["examples_per_second"]
         table.add_row(
             row["method"],
-            *(_spread(row, key) for key in ("test_loss", "test_auc", "validation_loss")),
+            *(_spread(row, key) for key in ("test_loss", "test_auc")),
             f"{row['embedding_parameters']:,}",
             megabytes(row["embedding_bytes"]),
             "" if rate is None else f"{rate:,.0f}",
             style="bold" if row["test_loss"] == best else None,
         )
-    console = Console()
+    console = _console()
     console.print(table)
-    console.print(f"runs and comparison: {out}", highlight=False, soft_wrap=True)
+    console.print(
+        f"parameters and bytes are the embeddings'\nruns and comparison: {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _spread(row: dict[str, Any], key: str) -> str:
@@ -155,6 +161,8 @@ def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 label=row["method"],
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("bytes of the embeddings (MB, logarithmic)")
         axes.set_ylabel("test cross entropy (nats)")
         axes.set_title(_title("Quality against size", rows[0]["synthetic"]))

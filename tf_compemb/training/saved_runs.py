@@ -39,4 +39,4 @@ def load_run(path: str | Path) -> Any:
     file = RunDirectory(path).model / "model.keras"
     if not file.exists():
         raise UserError(f"{path} has no finished run; finish it with --resume.")
-    return keras.models.load_model(file)
+    return keras.models.load_model(file, compile=False)

@@ -18,7 +18,7 @@ from tf_compemb.training.checkpoints import Checkpoints
 from tf_compemb.training.environment import peak_rss_bytes, versions
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.history import History
-from tf_compemb.training.interruption import TrainingInterrupted, InterruptionGuard
+from tf_compemb.training.interruption import InterruptionGuard, TrainingInterrupted
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.progress import StepProgress
 from tf_compemb.training.run_directory import RunDirectory, write_json

@@ -1,0 +1,236 @@
+"""Parts of the training program that need no TensorFlow: figures, options, files, cadence."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tf_compemb.training import comparison, dry_run
+from tf_compemb.training.data_source import cache_directory
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.evaluation import exact_auc, mean_cross_entropy, quality
+from tf_compemb.training.options import TrainingOptions, arguments, parse, single_method
+from tf_compemb.training.run_directory import (
+    RunDirectory,
+    check_writable,
+    read_csv,
+    replacing,
+    write_csv,
+    write_json,
+)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([0, 1], [0.1, 0.9], 1.0),
+        ([1, 0], [0.1, 0.9], 0.0),
+        ([0, 1, 0, 1], [5, 5, 5, 5], 0.5),
+        # pairs (0.4, 0.1) (0.4, 0.4 ties: half) (0.8, 0.1) (0.8, 0.4): 3.5 of 4
+        ([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], 0.875),
+    ],
+)
+def test_auc_by_hand(labels, scores, expected):
+    assert exact_auc(np.array(labels), np.array(scores)) == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(-4, 4)), min_size=2, max_size=40))
+def test_auc_counts_pairs(rows):
+    labels, scores = np.array(rows).T
+    clicks, others = scores[labels == 1], scores[labels == 0]
+    if not len(clicks) or not len(others):
+        assert np.isnan(exact_auc(labels, scores))
+        return
+    pairs = [(c > o) + 0.5 * (c == o) for c in clicks for o in others]
+    assert exact_auc(labels, scores) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(-20, 20)), min_size=1, max_size=20))
+def test_cross_entropy_is_the_mean_negative_log_likelihood(rows):
+    labels, logits = np.array(rows).T
+    p = 1 / (1 + np.exp(-logits))
+    expected = -np.mean(np.log(np.where(labels == 1, p, 1 - p)))
+    assert mean_cross_entropy(labels, logits) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_quality_by_hand():
+    found = quality(np.array([1.0, 0.0, 1.0, 0.0]), np.array([2.0, -1.0, -1.0, 3.0]))
+    # right: the first two; pairs: 2>-1, 2<3, -1=-1 (half), -1<3
+    assert found["accuracy"] == 0.5
+    assert found["auc"] == 1.5 / 4
+    assert quality(np.ones(2), np.zeros(2))["auc"] is None
+    assert quality(np.zeros(0), np.zeros(0)) == {"loss": None, "auc": None, "accuracy": None}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TrainingOptions(),
+        TrainingOptions(data=("a.txt", "b c.txt"), embedding=("full", "qr"), seeds=3),
+        TrainingOptions(option={"hidden_units": [16, 8], "activation": "relu"}, threshold=0),
+        TrainingOptions(resume=True, out="runs/x", json=True, learning_rate=0.05, min_count=2),
+    ],
+)
+def test_options_survive_the_command_line_and_json(options):
+    assert parse(arguments(options))[0] == options
+    stored = json.loads(json.dumps(options.to_json()))
+    kept = TrainingOptions.from_json(stored)
+    assert kept == options.replace(out=None, resume=False, json=False)
+
+
+def test_single_method_takes_its_own_options_over_the_common_ones():
+    common = TrainingOptions(embedding=("full", "x"), operation="mult", option={"a": 1}, dim=8)
+    single = single_method(common, "compositional:partitions=mixed-radix:3:operation=add")
+    assert (single.embedding, single.partitions) == (("compositional",), "mixed-radix:3")
+    assert (single.operation, single.dim) == ("add", 8)
+    path = single_method(common, "path:option=hidden_units=[16]")
+    assert path.option == {"a": 1, "hidden_units": [16]}
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--data", "x", "--rows", "9"], "--rows"),
+        (["--evaluate", "x"], "--out RUN"),
+        (["--resume"], "--out RUN"),
+        (["--cardinalities", "kaggle"], "--dry-run"),
+        (["--dry-run"], "--cardinalities"),
+    ],
+)
+def test_contradictory_options(argv, word):
+    with pytest.raises(UserError, match=word):
+        parse(argv)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--epochs", "0"],
+        ["--learning-rate", "nan"],
+        ["--embedding", "qr,qr"],
+        ["--option", "novalue"],
+        ["--model", "wide"],
+        ["--threshold", "-1"],
+    ],
+)
+def test_refused_values_end_with_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(argv)
+    assert stopped.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from tf_compemb.train import main; main(['--help'])",
+        "from tf_compemb.command_line import main; main(['--help'])",
+        "from tf_compemb.command_line import main; main(['train', '--help'])",
+    ],
+)
+def test_help_imports_nothing_heavy(program):
+    heavy = "tensorflow", "keras", "tf_keras", "pyarrow", "matplotlib", "numpy", "rich"
+    code = (
+        f"import sys\ntry:\n    {program}\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+    assert "usage:" in shown.stdout
+
+
+def test_replacing_is_whole_or_nothing(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"x": 1})
+
+    def fail_halfway():
+        with replacing(file) as temporary:
+            temporary.write_text("{")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert json.loads(file.read_text()) == {"x": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_csv_round_trip(tmp_path):
+    write_csv(tmp_path / "t.csv", ["a", "b"], [[1, None], ["x,y", 0.1]])
+    assert read_csv(tmp_path / "t.csv") == [{"a": "1", "b": ""}, {"a": "x,y", "b": "0.1"}]
+
+
+def test_run_directory_must_be_new_and_possible(tmp_path):
+    RunDirectory(tmp_path / "new" / "deep").check_new()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is not empty: use --resume"):
+        RunDirectory(tmp_path).check_new()
+    with pytest.raises(UserError, match="file is not a directory"):
+        RunDirectory(tmp_path / "file" / "run").check_new()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        RunDirectory(tmp_path).read_config()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        RunDirectory(tmp_path).read_config()
+
+
+def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
+    # The tests may run as root, for whom no directory is without permission.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"no permission.*Use another --out\."):
+        check_writable(tmp_path / "run")
+
+
+def test_cache_directory_order(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_COMPEMB_CACHE", str(tmp_path))
+    assert cache_directory(TrainingOptions()) == tmp_path
+    assert str(cache_directory(TrainingOptions(cache="here"))) == "here"
+
+
+def test_cardinalities_are_read_from_numbers_files_and_kaggle(tmp_path):
+    (tmp_path / "sizes.txt").write_text("5\n6 7\n")
+    assert dry_run.read_cardinalities("5,6") == [5, 6]
+    assert dry_run.read_cardinalities(str(tmp_path / "sizes.txt")) == [5, 6, 7]
+    assert sum(dry_run.read_cardinalities("kaggle")) == 33_762_577
+    for wrong in ("5,x", "0,4", "missing.txt"):
+        with pytest.raises(UserError, match="--cardinalities"):
+            dry_run.read_cardinalities(wrong)
+
+
+def fake_metrics(seed, loss):
+    shared = {"parameters": 9, "embedding_parameters": 5, "embedding_bytes": 20}
+    shared |= {"optimizer_bytes": 36, "train_rows": 7, "synthetic": False, "seed": seed}
+    return {**dict.fromkeys(comparison.AVERAGED, 0.5), **shared, "test_loss": loss}
+
+
+def test_comparison_plans_one_run_each_and_averages_seeds(tmp_path):
+    options = TrainingOptions(
+        embedding=("full", "qr:operation=add"), seeds=2, seed=5, out=str(tmp_path)
+    )
+    runs = comparison.plan(options)
+    names = [os.path.relpath(run.options.out, tmp_path) for run in runs]
+    assert names == [
+        "full/seed-5",
+        "full/seed-6",
+        "qr-operation=add/seed-5",
+        "qr-operation=add/seed-6",
+    ]
+    assert [run.options.operation for run in runs] == [None, None, "add", "add"]
+    for run, loss in zip(runs, [0.4, 0.6, 0.3, 0.3], strict=True):
+        directory = RunDirectory(run.options.out)
+        directory.create()
+        write_json(directory.metrics, fake_metrics(run.options.seed, loss))
+    full, qr = comparison.collect(runs)
+    assert (full["method"], full["runs"]) == ("full", 2)
+    assert full["test_loss"] == pytest.approx(0.5)
+    assert full["test_loss_std"] == pytest.approx(0.2**0.5 / 10**0.5)  # sqrt(2 * 0.1 ** 2 / 1)
+    assert (qr["test_loss"], qr["test_loss_std"]) == (0.3, 0.0)
+    comparison.write_comparison([full, qr], tmp_path)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == [full, qr]
+    assert len(read_csv(tmp_path / "comparison.csv")) == 2
+    assert (tmp_path / "comparison.png").stat().st_size > 5000
