@@ -61,10 +61,10 @@ class EmbeddingCollection(Layer):
     >>> tuple(collection(np.array([[99_999, 4], [17, 0]])).shape)
     (2, 2, 8)
     >>> print(collection.summary())
-    field     rows  method  parameters   bytes  ratio
-    user    100000  qr            8800   35200   90.9
-    country      5  full            40     160    1.0
-    total   100005                8840   35360   90.5
+    field      rows  method  parameters  bytes  ratio
+    user     100000  qr            8800  35200   90.9
+    country       5  full            40    160    1.0
+    total    100005                8840  35360   90.5
     """
 
     def __init__(

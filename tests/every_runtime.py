@@ -1,0 +1,84 @@
+"""Runs the checks and the tests on every runtime, and says plainly what was not tested.
+
+    python tests/every_runtime.py [pytest arguments]
+
+The runtimes are tf_keras, and Keras 3 on TensorFlow, JAX and torch. Two processes run at a time.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Data, models, training and packaging do not depend on the Keras of the layers: once is enough.
+ON_ONE_RUNTIME = ["test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"]
+
+CHECKS = {
+    "ruff check": ["-m", "ruff", "check", "."],
+    "ruff format": ["-m", "ruff", "format", "--check", "."],
+    "mypy": ["-m", "mypy"],
+}
+RUNTIMES = {
+    "tf_keras": ({"TF_USE_LEGACY_KERAS": "1"}, "tf_keras"),
+    "Keras 3 on TensorFlow": ({"KERAS_BACKEND": "tensorflow"}, "tensorflow"),
+    "Keras 3 on JAX": ({"KERAS_BACKEND": "jax"}, "jax"),
+    "Keras 3 on torch": ({"KERAS_BACKEND": "torch"}, "torch"),
+}
+
+
+def run(name: str, arguments: list[str], settings: dict[str, str]) -> tuple[str, bool, str, float]:
+    environment = {k: v for k, v in os.environ.items() if k not in _RUNTIME_VARIABLES}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**environment, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seconds = time.monotonic() - started
+    print(f"--- {name} ({seconds:.0f} s)\n{done.stdout}", flush=True)
+    return name, done.returncode == 0, done.stdout, seconds
+
+
+_RUNTIME_VARIABLES = ("TF_USE_LEGACY_KERAS", "KERAS_BACKEND")
+
+
+def main() -> int:
+    jobs, missing = [], []
+    for name, arguments in CHECKS.items():
+        jobs.append((name, arguments, {}))
+    for name, (settings, module) in RUNTIMES.items():
+        if importlib.util.find_spec(module) is None:
+            missing.append((name, module))
+            continue
+        arguments = ["-m", "pytest", "-q", *sys.argv[1:]]
+        if name != "tf_keras":
+            arguments += [f"--ignore-glob=*/{pattern}.py" for pattern in ON_ONE_RUNTIME]
+        jobs.append((name, arguments, settings))
+    # The longest, tf_keras with the training tests, starts first.
+    jobs.sort(key=lambda job: job[0] != "tf_keras")
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda job: run(*job), jobs))
+    for name, good, _, seconds in results:
+        print(f"{name:24} {'ok' if good else 'FAILED':8} {seconds:5.0f} s")
+    for name, module in missing:
+        print(f"{name:24} NOT TESTED: {module} is not installed (`pip install {module}`)")
+    passed, failed = (
+        sum(int(n) for _, _, out, _ in results for n in re.findall(rf"(\d+) {word}", out))
+        for word in ("passed", "failed")
+    )
+    failed += sum(not good for name, good, _, _ in results if name in CHECKS)
+    print(f"{passed} passed, {failed} failed")
+    return 0 if all(good for _, good, _, _ in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

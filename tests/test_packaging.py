@@ -1,0 +1,112 @@
+"""The package as it is installed: every folder in the wheel, nothing heavy at import."""
+
+import configparser
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def setup_cfg():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def test_every_folder_with_an_init_is_a_package():
+    listed = set(setup_cfg()["options"]["packages"].split())
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "tf_compemb").rglob("__init__.py")
+    }
+    # rglob does not follow the links to the mapped folders on every Python.
+    mapped = {
+        f"tf_compemb.{name}"
+        for name in ("models", "export", "serving")
+        if (ROOT / name / "__init__.py").exists()
+    }
+    assert found | mapped == listed
+
+
+def test_mapped_folders_refuse_to_be_imported_by_their_short_name():
+    done = subprocess.run(
+        [sys.executable, "-c", "import models"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "import tf_compemb.models" in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import tf_compemb, tf_compemb.partitions",
+        "import tf_compemb.train as t; t.main(['--help'])",
+        "import tf_compemb.data.__main__ as d; d.main(['--help'])",
+    ],
+)
+def test_import_and_help_load_nothing_heavy(statement):
+    script = f"""
+import sys
+try:
+    {statement}
+except SystemExit as stop:
+    assert stop.code in (0, None), stop.code
+heavy = {{"tensorflow", "keras", "tf_keras", "jax", "torch", "pyarrow", "matplotlib"}}
+print("loaded:", sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("loaded: []\n"), done.stdout
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_layers_do_not_need_tensorflow(backend):
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    script = """
+import sys
+sys.modules["tensorflow"] = None
+from tf_compemb import QREmbedding
+print(tuple(QREmbedding(100, 8)([1, 2]).shape))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**environment, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "(2, 8)\n", done.stderr
+
+
+def test_legacy_keras_on_another_backend_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", "import tf_compemb; tf_compemb.QREmbedding"],
+        cwd=ROOT,
+        env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "KERAS_BACKEND": "numpy"},
+        capture_output=True,
+        text=True,
+    )
+    assert "Unset TF_USE_LEGACY_KERAS, or set KERAS_BACKEND=tensorflow" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", tmp_path, ROOT],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for package in setup_cfg()["options"]["packages"].split():
+        folder = ROOT / package.replace("tf_compemb.models", "models").replace(".", "/")
+        for module in folder.glob("*.py"):
+            assert f"{package.replace('.', '/')}/{module.name}" in names
+    assert "tf_compemb/py.typed" in names
+    assert not any(name.startswith(("models/", "tests/")) for name in names)
