@@ -8,7 +8,7 @@ from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, register
 from tf_compemb.optimizers.idle_series import idle_weights
-from tf_compemb.optimizers.row_adam import RowAdam, RowState
+from tf_compemb.optimizers.row_adam import Moments, RowAdam
 from tf_compemb.optimizers.row_updates import is_row_table, write_rows
 
 if BACKEND == "tensorflow":
@@ -48,6 +48,8 @@ class Adam(RowAdam):
     False
     """
 
+    counts_steps = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._idle_weights = idle_weights(self.beta_1, self.beta_2, self.amsgrad)
@@ -55,15 +57,15 @@ class Adam(RowAdam):
         self._attached: list = []  # by the index of the variable; None for those that are no tables
 
     def build(self, variables: Any) -> None:
-        """Creates the moments and the tables' last steps, and attaches to the tables."""
+        """Creates the moments and attaches to the tables."""
         if self.is_built:
             return
         super().build(variables)
         if BACKEND == "tensorflow" and any(is_row_table(variable) for variable in variables):
             self._history = catch_up.StepHistory(self._add_step_sums(), self._idle_weights)
             self._attached = [
-                self._make_catch_up(variable) if is_row_table(variable) else None
-                for variable in variables
+                None if stored is None else self._make_catch_up(variable, stored)
+                for variable, stored in zip(variables, self._table_moments, strict=True)
             ]
             self._attach()
 
@@ -121,9 +123,10 @@ class Adam(RowAdam):
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Brings rows of a table up to date, then makes one step on them."""
         step = self.iterations + 1
-        state = self._state_after(self.iterations, variable, rows)
-        state = self.step_state(state, gradient, self.step_size(learning_rate, step))
-        self._write_state_after(step, variable, rows, state)
+        weights, moments = self._rows_after(self.iterations, variable, rows)
+        size = self.step_size(learning_rate, step)
+        weights, moments = self.step_rows(weights, moments, gradient, size)
+        self._write_rows_after(step, variable, rows, weights, moments)
 
     def flush_table(self, table: Any) -> None:
         """Applies to every row of one table the steps that it missed."""
@@ -133,30 +136,31 @@ class Adam(RowAdam):
             strategy.extended.update(variable, self._flush_variable, group=False)
 
     def _flush_variable(self, variable: Any) -> None:
-        last_steps = self._attached_to(variable).last_steps
-        now = catch_up.step_number(self.iterations)
+        now = catch_up.step_number(self.iterations, variable.dtype)
         total = variable.shape[0]
         for start in range(0, total, catch_up.FLUSH_ROWS):
             rows = tf.range(start, min(start + catch_up.FLUSH_ROWS, total))
-            rows = tf.boolean_mask(rows, tf.gather(last_steps, rows) != now)
-            state = self._state_after(self.iterations, variable, rows)
-            self._write_state_after(self.iterations, variable, rows, state)
+            last_step = self.moments_of(variable).read(rows).last_step
+            rows = tf.boolean_mask(rows, last_step[:, 0] != now)
+            brought = self._rows_after(self.iterations, variable, rows)
+            self._write_rows_after(self.iterations, variable, rows, *brought)
 
-    def _state_after(self, step: Any, variable: Any, rows: Any) -> RowState:
+    def _rows_after(self, step: Any, variable: Any, rows: Any) -> tuple[Any, Moments]:
         """Rows and moments as the dense rule has them after `step`, the last step made."""
-        state = self.read_state(variable, rows)
-        last = tf.gather(self._attached_to(variable).last_steps, rows)
-        movement = self._history.movement(state.first, state.denominator, last, self.epsilon)
-        idle = catch_up.steps_between(last, step)
-        state.weights -= movement
-        state.first *= catch_up.decay(self.beta_1, idle, state.first.dtype)
-        state.second *= catch_up.decay(self.beta_2, idle, state.second.dtype)
-        return state
+        stored = self.moments_of(variable).read(rows)
+        idle = catch_up.steps_between(stored.last_step, step)
+        weights = tf.gather(variable, rows) - self._history.movement(stored, self.epsilon)
+        first = stored.first * catch_up.decay(self.beta_1, idle, weights.dtype)
+        second = stored.second * catch_up.decay(self.beta_2, idle, weights.dtype)
+        return weights, Moments(first, second, stored.largest_second)
 
-    def _write_state_after(self, step: Any, variable: Any, rows: Any, state: RowState) -> None:
-        self.write_state(variable, rows, state)
-        steps = tf.fill(tf.shape(rows), catch_up.step_number(step))
-        write_rows(self._attached_to(variable).last_steps, rows, steps)
+    def _write_rows_after(
+        self, step: Any, variable: Any, rows: Any, weights: Any, moments: Moments
+    ) -> None:
+        last_step = catch_up.step_number(step, weights.dtype)
+        moments.last_step = tf.fill([tf.shape(rows)[0], 1], last_step)
+        write_rows(variable, rows, weights)
+        self.moments_of(variable).write(rows, moments)
 
     def _recorded(self, apply: Callable, grads: Any, *args: Any, **kwargs: Any) -> Any:
         """Applies a step, then enters its size in the history."""
@@ -191,14 +195,8 @@ class Adam(RowAdam):
             "optimizer.build(model.trainable_variables) before the first training step."
         )
 
-    def _make_catch_up(self, table: Any) -> Any:
-        # Float32: TensorFlow's scatter of integers on a GPU copies the variable to the host.
-        last_steps = self.add_variable(
-            shape=(table.shape[0],), dtype="float32", initializer="zeros", name="last_step"
-        )
-        slots = self._slots(table)
-        last_steps = last_steps if LEGACY else last_steps.value
-        return catch_up.RowCatchUp(self, table, (slots[0], slots[-1]), last_steps, self._history)
+    def _make_catch_up(self, table: Any, stored: Any) -> Any:
+        return catch_up.RowCatchUp(self, table, stored, self._history)
 
     def _add_step_sums(self) -> Any:
         shape = (catch_up.HISTORY_STEPS, self._idle_weights.shape[1])

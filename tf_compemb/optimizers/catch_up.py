@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_compemb.optimizers.row_adam import Moments, TableMoments
 from tf_compemb.optimizers.row_updates import write_rows
 
 HISTORY_STEPS = 65_536
@@ -24,20 +25,21 @@ SWEEP_STEPS = HISTORY_STEPS // 2
 FLUSH_ROWS = 131_072
 
 
-def step_number(step: Any) -> Any:
-    """A step as tables store it: float32, modulo HISTORY_STEPS, hence exact."""
-    return tf.cast(tf.math.floormod(tf.cast(step, tf.int64), HISTORY_STEPS), tf.float32)
+def step_number(step: Any, dtype: Any) -> Any:
+    """A step as moments store it: a float, modulo HISTORY_STEPS, hence exact."""
+    return tf.cast(tf.math.floormod(tf.cast(step, tf.int64), HISTORY_STEPS), dtype)
 
 
 def steps_between(last_step: Any, step: Any) -> Any:
-    """Steps that rows have missed by the end of `step`; `last_step` as tables store it."""
-    return tf.math.floormod(step_number(step) - last_step, float(HISTORY_STEPS))
+    """Steps that rows have missed by the end of `step`; `last_step` as moments store it."""
+    now = step_number(step, last_step.dtype)
+    return tf.math.floormod(now - last_step, float(HISTORY_STEPS))
 
 
 def decay(beta: float, idle: Any, dtype: Any) -> Any:
-    """`beta ** idle` as a column, shape (n, 1); through float64, for idle goes up to thousands."""
+    """`beta ** idle`, through float64, for `idle` goes up to thousands."""
     exponent = tf.cast(idle, tf.float64) * np.log(max(beta, 1e-300))
-    return tf.cast(tf.exp(exponent), dtype)[:, None]
+    return tf.cast(tf.exp(exponent), dtype)
 
 
 class StepHistory:
@@ -62,18 +64,18 @@ class StepHistory:
         now = tf.math.floormod(step, HISTORY_STEPS)[None]
         write_rows(self._sums, now, np.zeros((1, self._weights.shape[1])))
 
-    def movement(self, first: Any, denominator: Any, last_step: Any, epsilon: float) -> Any:
-        """By how much rows are still to be lowered, in the type and shape (..., width) of `first`.
+    def movement(self, moments: Moments, epsilon: float) -> Any:
+        """By how much rows are still to be lowered, shape (..., width).
 
         Args:
-            first: First moments as stored, shape (..., width).
-            denominator: Moments under the root as stored, shape (..., width).
-            last_step: Float, steps of the rows' last updates modulo HISTORY_STEPS, shape (...).
+            moments: The rows' moments as stored.
             epsilon: Adam's epsilon.
         """
-        sums = tf.cast(tf.gather(self._sums, tf.cast(last_step, tf.int32)), first.dtype)
+        first = moments.first
+        last_step = tf.cast(tf.squeeze(moments.last_step, -1), tf.int32)
+        sums = tf.cast(tf.gather(self._sums, last_step), first.dtype)
         terms = tf.split(sums, self._weights.shape[1], axis=-1)
-        root = tf.sqrt(denominator)
+        root = tf.sqrt(moments.under_root)
         share = root / (root + epsilon)
         total = terms[-1]
         for term in reversed(terms[:-1]):
@@ -90,36 +92,26 @@ class RowCatchUp:
     Args:
         optimizer: The exact optimiser.
         table: The table's variable.
-        moments: `tf.Variable`s of the first moments and of those under the root. Not Keras 3
-            variables, which inside a layer of mixed precision would be cast whole.
-        last_steps: `tf.Variable`, steps of the rows' last updates, shape (rows,).
-        history: The optimiser's `StepHistory`.
+        stored: The table's moments.
+        history: The optimiser's steps.
 
     Attributes:
         was_read: Whether `pending` was ever called.
     """
 
     def __init__(
-        self,
-        optimizer: Any,
-        table: Any,
-        moments: tuple[Any, Any],
-        last_steps: Any,
-        history: StepHistory,
+        self, optimizer: Any, table: Any, stored: TableMoments, history: StepHistory
     ) -> None:
         self.table = table
-        self.last_steps = last_steps
         self.was_read = False
         self._optimizer = optimizer
-        self._moments = moments
+        self._stored = stored
         self._history = history
 
     def pending(self, ids: Any) -> Any:
         """What the stored rows lack, shape (*ids.shape, width): add it to the rows."""
         self.was_read = True
-        first, denominator = (tf.gather(moment, ids) for moment in self._moments)
-        last = tf.gather(self.last_steps, ids)
-        movement = self._history.movement(first, denominator, last, self._optimizer.epsilon)
+        movement = self._history.movement(self._stored.read(ids), self._optimizer.epsilon)
         return tf.stop_gradient(-movement)
 
     def flush(self) -> None:

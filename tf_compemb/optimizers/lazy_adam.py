@@ -6,6 +6,10 @@ from typing import Any
 
 from tf_compemb._keras import BACKEND, register
 from tf_compemb.optimizers.row_adam import RowAdam
+from tf_compemb.optimizers.row_updates import write_rows
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 
 @register
@@ -39,6 +43,9 @@ class LazyAdam(RowAdam):
 
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """One step on rows, as if the steps since their last one had not been."""
-        state = self.read_state(variable, rows)
-        state = self.step_state(state, gradient, self.step_size(learning_rate, self.iterations + 1))
-        self.write_state(variable, rows, state)
+        stored = self.moments_of(variable)
+        step_size = self.step_size(learning_rate, self.iterations + 1)
+        weights = tf.gather(variable, rows)
+        weights, moments = self.step_rows(weights, stored.read(rows), gradient, step_size)
+        write_rows(variable, rows, weights)
+        stored.write(rows, moments)

@@ -5,59 +5,131 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tf_compemb._keras import BACKEND, keras
-from tf_compemb.optimizers.row_updates import RowUpdates, write_rows
+from tf_compemb._keras import BACKEND, LEGACY, keras
+from tf_compemb.optimizers.row_updates import RowUpdates, is_row_table, write_rows
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
 
 @dataclass
-class RowState:
-    """Rows of a table and of its moments, each of shape (n, width).
+class Moments:
+    """Moments of n rows, each of shape (n, width).
 
     Attributes:
-        weights: The rows themselves.
         first: First moments, Keras' momentum.
         second: Second moments, Keras' velocity.
         largest_second: AMSGrad's maxima of the second moments; None for Adam.
+        last_step: Steps of the rows' last updates, shape (n, 1); None where they are not kept.
     """
 
-    weights: Any
     first: Any
     second: Any
-    largest_second: Any
+    largest_second: Any = None
+    last_step: Any = None
 
     @property
-    def denominator(self) -> Any:
-        """The moments under the root."""
+    def under_root(self) -> Any:
+        """The moments under the root of the denominator."""
         return self.second if self.largest_second is None else self.largest_second
 
 
+class TableMoments:
+    """A table's moments side by side in one variable, so that a row is one place in memory.
+
+    Args:
+        variable: `tf.Variable` of shape (rows, columns): `first | second | largest_second |
+            last_step`, the last two where they are kept. Not a Keras 3 variable, which inside a
+            layer of mixed precision would be cast whole.
+        amsgrad: Whether it holds `largest_second`.
+        counted: Whether it holds `last_step`.
+    """
+
+    def __init__(self, variable: Any, amsgrad: bool, counted: bool) -> None:
+        self._variable = variable
+        self._amsgrad = amsgrad
+        self._counted = counted
+        wide = 3 if amsgrad else 2
+        width = (variable.shape[1] - counted) // wide
+        self._sizes = [width] * wide + [1] * counted
+
+    def read(self, rows: Any) -> Moments:
+        """Gathers the moments of rows of any shape."""
+        columns = tf.split(tf.gather(self._variable, rows), self._sizes, axis=-1)
+        last_step = columns.pop() if self._counted else None
+        return Moments(*columns, last_step=last_step)
+
+    def write(self, rows: Any, moments: Moments) -> None:
+        """Overwrites the moments of distinct rows."""
+        kept = (moments.first, moments.second, moments.largest_second, moments.last_step)
+        columns = [column for column in kept if column is not None]
+        write_rows(self._variable, rows, tf.concat(columns, axis=1))
+
+
+class SeparateMoments:
+    """Keras' own slots of a variable, read and written as `TableMoments` are."""
+
+    def __init__(self, slots: list) -> None:
+        self._slots = slots
+
+    def read(self, rows: Any) -> Moments:
+        """Gathers the moments of rows."""
+        return Moments(*(tf.gather(slot, rows) for slot in self._slots))
+
+    def write(self, rows: Any, moments: Moments) -> None:
+        """Overwrites the moments of distinct rows."""
+        kept = (moments.first, moments.second, moments.largest_second)
+        for slot, values in zip(self._slots, kept, strict=False):
+            write_rows(slot, rows, values)
+
+
 class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-defined]
-    """Reads, steps and writes rows of a table and their moments."""
+    """Keeps a table's moments in one variable, those of other variables in Keras' slots."""
 
-    def read_state(self, variable: Any, rows: Any) -> RowState:
-        """Gathers rows and their moments as they are stored."""
-        slots = self._slots(variable)
-        state = [tf.gather(stored, rows) for stored in (variable, *slots)]
-        return RowState(*state, *([] if self.amsgrad else [None]))
+    # Whether a table's moments say when a row was last updated.
+    counts_steps = False
 
-    def write_state(self, variable: Any, rows: Any, state: RowState) -> None:
-        """Writes rows and their moments back."""
-        values = (state.weights, state.first, state.second, state.largest_second)
-        for stored, value in zip((variable, *self._slots(variable)), values, strict=False):
-            write_rows(stored, rows, value)
+    def build(self, variables: Any) -> None:
+        """Creates the moments."""
+        if self.is_built:
+            return
+        if BACKEND != "tensorflow":
+            super().build(variables)
+            return
+        self.prepare_tables(variables)
+        keras.optimizers.Optimizer.build(self, variables)  # not Adam's: it adds every slot
+        self._momentums = [self._add_slot(variable, "momentum") for variable in variables]
+        self._velocities = [self._add_slot(variable, "velocity") for variable in variables]
+        if self.amsgrad:
+            self._velocity_hats = [self._add_slot(v, "velocity_hat") for v in variables]
+        self._table_moments = [
+            self._add_table_moments(variable) if is_row_table(variable) else None
+            for variable in variables
+        ]
+        if LEGACY:
+            self._built = True
 
-    def step_state(self, state: RowState, gradient: Any, step_size: Any) -> RowState:
+    def moments_of(self, variable: Any) -> Any:
+        """Where the moments of a variable are, to `read` and `write`."""
+        table = self._table_moments[self.variable_index(variable)]
+        if table is not None:
+            return table
+        slots = [self._momentums, self._velocities]
+        if self.amsgrad:
+            slots.append(self._velocity_hats)
+        return SeparateMoments([self.slot(slot, variable) for slot in slots])
+
+    def step_rows(
+        self, weights: Any, moments: Moments, gradient: Any, step_size: Any
+    ) -> tuple[Any, Moments]:
         """One step of the dense rule on rows (Kingma & Ba 2014; Reddi et al. 2018 for AMSGrad)."""
-        first = state.first + (gradient - state.first) * (1 - self.beta_1)
-        second = state.second + (tf.square(gradient) - state.second) * (1 - self.beta_2)
-        largest = state.largest_second
+        first = moments.first + (gradient - moments.first) * (1 - self.beta_1)
+        second = moments.second + (tf.square(gradient) - moments.second) * (1 - self.beta_2)
+        largest = moments.largest_second
         largest = None if largest is None else tf.maximum(largest, second)
-        root = tf.sqrt(second if largest is None else largest)
-        weights = state.weights - first * step_size / (root + self.epsilon)
-        return RowState(weights, first, second, largest)
+        stepped = Moments(first, second, largest)
+        root = tf.sqrt(stepped.under_root)
+        return weights - first * step_size / (root + self.epsilon), stepped
 
     def step_size(self, learning_rate: Any, step: Any) -> Any:
         """The bias-corrected learning rate of step number `step`, as Keras computes it."""
@@ -67,8 +139,15 @@ class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-def
         correction_2 = 1 - tf.pow(tf.cast(self.beta_2, dtype), step)
         return learning_rate * tf.sqrt(correction_2) / correction_1
 
-    def _slots(self, variable: Any) -> list:
-        slots = [self._momentums, self._velocities]
-        if self.amsgrad:
-            slots.append(self._velocity_hats)
-        return [self.slot(slot, variable) for slot in slots]
+    def _add_slot(self, variable: Any, name: str) -> Any:
+        if is_row_table(variable):
+            return None
+        return self.add_variable_from_reference(variable, name)
+
+    def _add_table_moments(self, table: Any) -> TableMoments:
+        rows, width = table.shape
+        columns = width * (3 if self.amsgrad else 2) + self.counts_steps
+        variable = self.add_variable(
+            shape=(rows, columns), dtype=table.dtype, initializer="zeros", name="moments"
+        )
+        return TableMoments(variable if LEGACY else variable.value, self.amsgrad, self.counts_steps)

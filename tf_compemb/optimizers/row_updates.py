@@ -76,16 +76,20 @@ class RowUpdates:
         """Creates the optimiser's variables (once; later calls do nothing)."""
         if self.is_built:
             return
+        self.prepare_tables(variables)
+        super().build(variables)  # type: ignore[misc]
+
+    def prepare_tables(self, variables: Any) -> None:
+        """Refuses constraints on tables; takes the tables over from their last optimiser."""
         for table in filter(is_row_table, variables):
             if getattr(table, "constraint", None) is not None:
                 raise ValueError(
                     f"The table {table.name} has a constraint, which would visit every row at "
                     "every step. Remove the constraint."
                 )
-            if table.row_catch_up is not None:  # of the optimiser that trained it before
+            if table.row_catch_up is not None:
                 table.row_catch_up.flush()
                 table.row_catch_up = None
-        super().build(variables)  # type: ignore[misc]
 
     def variable_index(self, variable: Any) -> int:
         """Position of a variable among those the optimiser was built with."""

@@ -35,6 +35,7 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc
         """Creates the accumulators: shape (rows, 1) for a table, the variable's otherwise."""
         if self.is_built:
             return
+        self.prepare_tables(variables)
         # Not Keras' Adagrad.build, which would allocate an accumulator for every parameter.
         keras.optimizers.Optimizer.build(self, variables)
         self._by_row = {i for i, variable in enumerate(variables) if is_row_table(variable)}

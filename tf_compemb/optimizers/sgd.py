@@ -43,6 +43,7 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc, name-defined]
         if not LEGACY:
             super().build(variables)
         elif not self.is_built:
+            self.prepare_tables(variables)
             keras.optimizers.Optimizer.build(self, variables)  # tf_keras' SGD adds momentum slots
             self._built = True
 
