@@ -10,7 +10,8 @@ def write_rows(path: Path, rows: int, seed: int = 0, categories: int = 12) -> Pa
     rng = np.random.default_rng(seed)
     integers = rng.integers(0, 40, size=(rows, 13))
     ids = rng.integers(0, categories, size=(rows, 26))
-    logits = 1.5 * (ids[:, 0] % 2 * 2 - 1) + 0.05 * (integers[:, 0] - 20)
+    ids[:, 3:] //= categories  # One category: a model of so few rows shall not fit noise.
+    logits = 2.0 * (ids[:, 0] % 2 * 2 - 1) + 0.05 * (integers[:, 0] - 20)
     labels = rng.random(rows) < 1 / (1 + np.exp(-logits))
     lines = [
         "\t".join(

@@ -234,3 +234,22 @@ def test_comparison_plans_one_run_each_and_averages_seeds(tmp_path):
     assert json.loads((tmp_path / "comparison.json").read_text()) == [full, qr]
     assert len(read_csv(tmp_path / "comparison.csv")) == 2
     assert (tmp_path / "comparison.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ((38, 16, 2000, None), (38, 16, 16, 2000, 38)),
+        ((38, 16, 8, None), (38, 8, 8, 8, 38)),
+        ((10, 16, 50, 4), (10, 4, 4, 48, 4)),
+        ((350_000, 16, 2000, None), (350_000, 16, 3504, 2000, 350_000)),
+        ((1, 16, 2000, None), (1, 1, 1, 2000, 1)),
+    ],
+)
+@pytest.mark.skipif(
+    os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"), reason="needs tf_keras"
+)
+def test_cadence_is_in_whole_executions(wishes, expected):
+    from tf_compemb.training.step_callback import Cadence
+
+    assert Cadence.choose(*wishes) == Cadence(*expected)

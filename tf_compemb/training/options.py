@@ -46,7 +46,7 @@ class TrainingOptions:
     seed: int = 0
     seeds: int = 1
     precision: str = "float32"
-    steps_per_execution: int = 16
+    steps_per_execution: int | None = None
     strategy: str = "none"
     checkpoint_every: int = 2000
     validate_every: int | None = None
@@ -359,7 +359,7 @@ def _add_training_options(group: Any) -> None:
     _add(
         group,
         "--steps-per-execution",
-        "steps between returns from TensorFlow to Python",
+        "steps between returns from TensorFlow to Python (default: 16; 1 with a --strategy)",
         type=positive_integer,
         metavar="N",
     )

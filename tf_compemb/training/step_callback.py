@@ -46,8 +46,7 @@ class Cadence:
             validation: Wish; None for each epoch's end only.
             records: About how many rows of history an epoch has.
         """
-        validation = validation or epoch
-        execution = min(execution, epoch, checkpoint, validation)
+        execution = min(execution, epoch, checkpoint, validation or epoch)
 
         def multiple(steps: int) -> int:
             return execution * max(1, round(steps / execution))
@@ -57,7 +56,7 @@ class Cadence:
             execution=execution,
             record=multiple(epoch // records),
             checkpoint=multiple(checkpoint),
-            validation=multiple(validation),
+            validation=epoch if validation is None else multiple(validation),
         )
 
 

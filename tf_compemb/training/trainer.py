@@ -103,9 +103,11 @@ class Trainer:
             self.checkpoints.restore()
 
     def _cadence(self) -> Cadence:
+        # TensorFlow's collectives inside a loop over steps confuse steps of different shapes.
+        default = 16 if self.options.strategy == "none" else 1
         return Cadence.choose(
             self.data.steps("train", self.options.batch_size),
-            self.options.steps_per_execution,
+            self.options.steps_per_execution or default,
             self.options.checkpoint_every,
             self.options.validate_every,
         )
@@ -221,7 +223,7 @@ class Trainer:
             "steps": options.epochs * self.cadence.epoch,
             "batch_size": options.batch_size,
             "optimizer": options.optimizer,
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
             "train_rows": stop - start,
             "synthetic": bool(self.data.synthetic),
         }
