@@ -1,6 +1,5 @@
 """Training a table by an optimiser under test, on the problem of `optimizer_oracle`."""
 
-import numpy as np
 from optimizer_oracle import PULL
 
 from tf_compemb._keras import BACKEND, LEGACY, Layer, keras
@@ -11,9 +10,8 @@ if BACKEND == "tensorflow":
 
 def make_table(values, dtype="float32", by_rows=True):
     """A trainable variable of the runtime; `by_rows` marks it as read by rows."""
-    values = np.asarray(values, dtype)
     if LEGACY:
-        table = tf.Variable(values, name="table")
+        table = tf.Variable(tf.cast(values, dtype), name="table")
     else:
         table = keras.Variable(values, dtype=dtype, name="table")
     if by_rows:

@@ -169,6 +169,14 @@ def test_a_constraint_on_a_table_is_refused():
         optimizers.get("adagrad").build([table])
 
 
+@on_tensorflow
+@pytest.mark.parametrize("name", ["adam", "lazy_amsgrad"])
+def test_adam_refuses_tables_too_narrow_for_its_moments(name):
+    table = make_table(np.zeros((4, 2)), "bfloat16")
+    with pytest.raises(ValueError, match=r"of type bfloat16.*Train a float32 table"):
+        optimizers.get(name).build([table])
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has sparse gradients")
 def test_lazy_adam_says_what_it_needs():
     with pytest.raises(RuntimeError, match="LazyAdam needs TensorFlow"):

@@ -64,7 +64,7 @@ class Adam(RowAdam):
         if BACKEND == "tensorflow" and any(is_row_table(variable) for variable in variables):
             self._history = catch_up.StepHistory(self._add_step_sums(), self._idle_weights)
             self._attached = [
-                None if stored is None else self._make_catch_up(variable, stored)
+                stored and catch_up.RowCatchUp(self, variable, stored, self._history)
                 for variable, stored in zip(variables, self._table_moments, strict=True)
             ]
             self._attach()
@@ -194,9 +194,6 @@ class Adam(RowAdam):
             "so they were read without the steps that idle rows have missed. Call "
             "optimizer.build(model.trainable_variables) before the first training step."
         )
-
-    def _make_catch_up(self, table: Any, stored: Any) -> Any:
-        return catch_up.RowCatchUp(self, table, stored, self._history)
 
     def _add_step_sums(self) -> Any:
         shape = (catch_up.HISTORY_STEPS, self._idle_weights.shape[1])

@@ -57,7 +57,9 @@ class TableMoments:
         """Gathers the moments of rows of any shape."""
         columns = tf.split(tf.gather(self._variable, rows), self._sizes, axis=-1)
         last_step = columns.pop() if self._counted else None
-        return Moments(*columns, last_step=last_step)
+        moments = Moments(*columns)
+        moments.last_step = last_step
+        return moments
 
     def write(self, rows: Any, moments: Moments) -> None:
         """Overwrites the moments of distinct rows."""
@@ -97,6 +99,7 @@ class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-def
             super().build(variables)
             return
         self.prepare_tables(variables)
+        _refuse_narrow_tables(variables)
         keras.optimizers.Optimizer.build(self, variables)  # not Adam's: it adds every slot
         self._momentums = [self._add_slot(variable, "momentum") for variable in variables]
         self._velocities = [self._add_slot(variable, "velocity") for variable in variables]
@@ -151,3 +154,13 @@ class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-def
             shape=(rows, columns), dtype=table.dtype, initializer="zeros", name="moments"
         )
         return TableMoments(variable if LEGACY else variable.value, self.amsgrad, self.counts_steps)
+
+
+def _refuse_narrow_tables(variables: Any) -> None:
+    for table in filter(is_row_table, variables):
+        dtype = tf.as_dtype(table.dtype).name
+        if dtype not in ("float32", "float64"):
+            raise ValueError(
+                f"The table {table.name} is of type {dtype}, in which Adam's moments and step "
+                "numbers would be rounded away. Train a float32 table."
+            )
