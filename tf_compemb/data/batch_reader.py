@@ -94,12 +94,12 @@ class BatchReader:
 
 def stack_rows(records: np.ndarray, batch_size: int) -> Features:
     """Returns records `[n * batch_size]` as features and labels `[n, batch_size, ...]`."""
-    shape = (len(records) // batch_size, batch_size)
+    records = records.reshape(-1, batch_size)
     features = {
-        "dense": np.ascontiguousarray(records["dense"]).reshape(*shape, -1),
-        "categorical": records["categorical"].astype(np.int64).reshape(*shape, -1),
+        "dense": np.ascontiguousarray(records["dense"]),
+        "categorical": records["categorical"].astype(np.int64),
     }
-    return features, np.ascontiguousarray(records["label"]).reshape(*shape, 1)
+    return features, np.ascontiguousarray(records["label"])[:, :, None]
 
 
 def make_dataset(reader: BatchReader, start_step: int, *, full_batches: bool) -> tf.data.Dataset:

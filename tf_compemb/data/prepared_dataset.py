@@ -118,14 +118,8 @@ class PreparedDataset:
             len(rows),
             offset=(first + rows.start) * self._dtype.itemsize,
         )
-        if not len(rows):
-            records = records[:0]
-        features, label = stack_rows(records, max(1, len(records)))
-        width = {"dense": 13, "categorical": 26}
-        return (
-            {name: value.reshape(-1, width[name]) for name, value in features.items()},
-            label.reshape(-1, 1),
-        )
+        features, label = stack_rows(records, 1)
+        return {name: value[:, 0] for name, value in features.items()}, label[:, 0]
 
     def frequencies(self, field: str) -> np.ndarray:
         """Returns how many training rows have each id of a field: int64 `[cardinality]`.

@@ -277,8 +277,8 @@ def _other_format(head: bytes) -> str | None:
             return name
     if head.startswith(_GZIP_MAGIC):
         return "a gzip file within a gzip file"
-    line = head.split(b"\n", 1)[0]
-    if line.count(b"\t") >= len(COLUMNS) // 2:
+    lines = head.split(b"\n")
+    if any(line.count(b"\t") >= len(COLUMNS) // 2 for line in lines):
         return None
     if b"\0" in head:
         return "a binary file"
@@ -287,8 +287,8 @@ def _other_format(head: bytes) -> str | None:
         return "an HTML or XML page"
     if start in (b"{", b"["):
         return "a JSON file"
-    if line.count(b",") >= len(COLUMNS) // 2:
+    if lines[0].count(b",") >= len(COLUMNS) // 2:
         return "a CSV file with commas"
-    if b"\t" not in line:
+    if b"\t" not in lines[0]:
         return "text without tabs"
     return None

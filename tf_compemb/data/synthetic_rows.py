@@ -41,17 +41,18 @@ NEGATIVE_SHARE = 0.1
 # Standard deviation of the logit: with it the best achievable AUC is about 0.80.
 LOGIT_DEVIATION = 1.35
 # How much of the logit's variance comes from the integer columns.
-DENSE_VARIANCE = 0.15
-# Fields of fewer values have smaller effects: there compression has nothing to lose.
-SMALL_FIELD = 100
-SMALL_FIELD_WEIGHT = 0.3
+DENSE_VARIANCE = 0.3
+# The largest fields decide: on small ones compression has nothing to lose. Few fields, so that the
+# effects are large enough to be learnt from some 100,000 rows.
+STRONG_FIELDS = 5
+WEAK_FIELD_WEIGHT = 0.2
 PILOT_ROWS = 1 << 15
 # Sizes up to this stay as they are when cardinalities are scaled down.
 UNSCALED_CARDINALITY = 200
 
 
 def scaled_cardinalities() -> tuple[int, ...]:
-    """Returns the Kaggle cardinalities, those above 200 shrunk to `200 (c / 200)^0.3`.
+    """Returns the Kaggle cardinalities, those above 200 shrunk to `200 (c / 200)^0.2`.
 
     So that a few hundred thousand rows are enough to learn the effects of most categories.
 
@@ -60,7 +61,7 @@ def scaled_cardinalities() -> tuple[int, ...]:
     """
     unscaled = UNSCALED_CARDINALITY
     return tuple(
-        c if c <= unscaled else int(unscaled * (c / unscaled) ** 0.3) for c in KAGGLE_CARDINALITIES
+        c if c <= unscaled else int(unscaled * (c / unscaled) ** 0.2) for c in KAGGLE_CARDINALITIES
     )
 
 
@@ -150,8 +151,9 @@ class ClickModel:
         slopes = _normal_hash(self.seed, 0, np.arange(len(DENSE_FIELDS)))
         of_dense = ((transform_dense(dense) - self._centre) / self._spread) @ slopes
         of_categories = np.zeros(len(categorical))
+        strong = sorted(self.cardinalities)[-STRONG_FIELDS]
         for i, size in enumerate(self.cardinalities):
-            weight = SMALL_FIELD_WEIGHT if size < SMALL_FIELD else 1.0
+            weight = 1.0 if size >= strong else WEAK_FIELD_WEIGHT
             of_categories += weight * _normal_hash(self.seed, i + 1, categorical[:, i])
         return of_dense * self._scales[0], of_categories * self._scales[1]
 
