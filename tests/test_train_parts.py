@@ -23,6 +23,7 @@ from tf_compemb.training.run_directory import (
     write_csv,
     write_json,
 )
+from tf_compemb.training.strategy import own_out
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,21 @@ def test_cache_directory_order(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_COMPEMB_CACHE", str(tmp_path))
     assert cache_directory(TrainingOptions()) == tmp_path
     assert str(cache_directory(TrainingOptions(cache="here"))) == "here"
+
+
+def test_each_worker_has_its_own_directory(monkeypatch):
+    assert own_out("run", "none") == "run"
+    for task, expected in {
+        ("worker", 0): "run",
+        ("worker", 2): "run-worker-2",
+        ("chief", 0): "run",
+    }.items():
+        config = {"task": {"type": task[0], "index": task[1]}}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+        assert own_out("run", "multiworker") == expected
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(UserError, match="TF_CONFIG"):
+        own_out("run", "multiworker")
 
 
 def test_cardinalities_are_read_from_numbers_files_and_kaggle(tmp_path):

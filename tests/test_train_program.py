@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -356,6 +357,17 @@ def test_dry_run_shows_the_collection(capsys):
     assert "embedding_parameters" in shown
 
 
+def test_without_data_rows_are_generated_and_labelled(tmp_path, capsys):
+    arguments = ["--rows", 500, "--cache", tmp_path / "cache", "--out", tmp_path / "run"]
+    arguments += ["--model", "dcn", "--precision", "mixed_bfloat16", "--dim", 2]
+    assert run_program(*arguments) == 0
+    assert "synthetic" in capsys.readouterr().out
+    found = metrics(tmp_path / "run")
+    assert found["synthetic"] is True
+    assert 0.5 < found["best_achievable_auc"] < 1
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["synthetic"] is True
+
+
 MIRRORED = """
 import sys
 import tensorflow as tf
@@ -381,6 +393,30 @@ def test_two_mirrored_devices_train_as_one(run, data, tmp_path):
     assert metrics(tmp_path / "run")["test_loss"] == pytest.approx(
         metrics(run)["test_loss"], rel=1e-3
     )
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one(run, data, tmp_path):
+    workers = [f"localhost:{free_port()}" for _ in range(2)]
+    command = [sys.executable, "-m", "tf_compemb.train", "--data", str(data), *SMALL]
+    command += ["--embedding", "qr", "--epochs", "3", "--strategy", "multiworker"]
+    children = []
+    for index in range(2):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+        arguments = [*command, "--out", str(tmp_path / "run")]
+        children.append(subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL))
+    assert [child.wait(timeout=180) for child in children] == [0, 0]
+    for out in ("run", "run-worker-1"):
+        assert metrics(tmp_path / out)["test_loss"] == pytest.approx(
+            metrics(run)["test_loss"], rel=1e-3
+        )
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tf_compemb.training.comparison import (
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions, parse, single_method
 from tf_compemb.training.run_directory import RunDirectory, default_out, write_json
+from tf_compemb.training.strategy import own_out
 
 USER_ERROR = 2  # Exit status of argparse too.
 
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:  # Such as a full disk, or a file that cannot be read.
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -47,6 +51,7 @@ def _run(options: TrainingOptions, given: frozenset[str]) -> int:
     if options.evaluate:
         return _evaluate(options)
     out = options.out or default_out(options.model, "-".join(options.embedding))
+    out = own_out(out, options.strategy)
     run = RunDirectory(out)
     if options.resume:
         options = _resumed(run, options, given)
@@ -63,6 +68,8 @@ def _run(options: TrainingOptions, given: frozenset[str]) -> int:
 def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str]) -> TrainingOptions:
     """The options that a run was started with; others given on the command line must agree."""
     stored = TrainingOptions.from_json(run.read_config()["options"])
+    if stored.strategy == "multiworker" and "strategy" not in given:
+        raise UserError(f"The run in {run.path} has several workers: add --strategy multiworker.")
     for name in given - {"out", "resume", "json", "cache"}:
         if getattr(options, name) != getattr(stored, name):
             raise UserError(
@@ -73,11 +80,11 @@ def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str])
 
 
 def _train(options: TrainingOptions, run: RunDirectory) -> int:
-    from tf_compemb.training.data_source import open_data
+    from tf_compemb.training.data_source import data_of_run, open_data
     from tf_compemb.training.environment import prepare_tensorflow
 
     prepare_tensorflow()
-    data = open_data(options)
+    data = data_of_run(run) if options.resume else open_data(options)
     from tf_compemb.training.interruption import TrainingInterrupted
     from tf_compemb.training.report import print_metrics
     from tf_compemb.training.trainer import train

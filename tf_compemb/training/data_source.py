@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
-from tf_compemb.training.run_directory import check_writable
+from tf_compemb.training.run_directory import RunDirectory, check_writable
 
 _DATA_OPTIONS = ("encoder", "min_count", "hash_buckets", "bad_lines")
 _GENERATOR_SEED = 0  # Runs of different seeds train on the same generated rows.
@@ -49,10 +49,50 @@ def open_data(options: TrainingOptions) -> Any:
 def _generated(rows: int, cache: Path, settings: dict[str, Any]) -> Any:
     """Generated rows, made once and kept in the cache."""
     from tf_compemb.data import generate, open_or_prepare
+    from tf_compemb.data.generator import GENERATOR_VERSION
 
     check_writable(cache, "--cache")
-    raw = cache / f"generated-{rows}-rows.txt.gz"
+    raw = cache / f"generated-v{GENERATOR_VERSION}-{rows}-rows.txt.gz"
     if not raw.exists():
         cache.mkdir(parents=True, exist_ok=True)
         generate(raw, rows, _GENERATOR_SEED)
     return open_or_prepare(raw, cache, **settings)
+
+
+def best_achievable(data: Any) -> dict[str, float]:
+    """What no model can be expected to beat on generated rows; nothing for real ones.
+
+    Args:
+        data: `PreparedDataset`.
+
+    Returns:
+        `best_achievable_loss` (nats) and `best_achievable_auc` of the true probabilities on the
+        test rows; empty unless the rows were generated as one file.
+    """
+    best = ((data.manifest.get("generator") or {}).get("best") or {}).get("test")
+    if best is None:
+        return {}
+    return {"best_achievable_loss": best["log_loss"], "best_achievable_auc": best["auc"]}
+
+
+def data_of_run(run: RunDirectory) -> Any:
+    """The prepared data set that a run was started with.
+
+    Raises:
+        UserError: There is no run, or its data are gone or others.
+    """
+    from tf_compemb.data import DataError, PreparedDataset
+
+    stored = run.read_config()["data"]
+    try:
+        dataset = PreparedDataset(stored["path"])
+    except DataError as error:
+        raise UserError(
+            f"The prepared data of the run in {run.path}, and its vocabulary with them, cannot be "
+            f"opened: {error}"
+        ) from error
+    if dataset.fingerprint != stored["fingerprint"]:
+        raise UserError(
+            f"{stored['path']} no longer holds the data that the run in {run.path} was trained on."
+        )
+    return dataset

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_compemb.training.data_source import data_of_run
 from tf_compemb.training.environment import peak_rss_bytes
-from tf_compemb.training.errors import UserError
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.raw_rows import encode_raw
@@ -36,7 +36,7 @@ def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict
         UserError: The run is not finished, its prepared data are gone, or the file is at fault.
     """
     metrics = run.read_metrics()
-    rows = encode_raw(path, _training_data(run), options.bad_lines)
+    rows = encode_raw(path, data_of_run(run), options.bad_lines)
     model = load_run(run.path)
     started = time.perf_counter()
     found = Evaluator(model)(_batches(rows))
@@ -51,25 +51,6 @@ def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict
     )
     write_json(run.evaluation, metrics)
     return metrics
-
-
-def _training_data(run: RunDirectory) -> Any:
-    """The prepared data set that the run was trained on."""
-    from tf_compemb.data import DataError, PreparedDataset
-
-    stored = run.read_config()["data"]
-    try:
-        dataset = PreparedDataset(stored["path"])
-    except DataError as error:
-        raise UserError(
-            f"The prepared data of the run in {run.path} cannot be opened, and with them its "
-            f"vocabulary is gone: {error}"
-        ) from error
-    if dataset.fingerprint != stored["fingerprint"]:
-        raise UserError(
-            f"{stored['path']} no longer holds the data that the run in {run.path} was trained on."
-        )
-    return dataset
 
 
 def _batches(rows: np.ndarray) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:

@@ -32,6 +32,9 @@ def print_metrics(metrics: dict[str, Any], out: Path) -> None:
     for split in ("validation", "test"):
         found = [metrics[f"{split}_{name}"] for name in ("loss", "auc", "accuracy")]
         table.add_row(split, *map(_number, found))
+    if "best_achievable_loss" in metrics:
+        best = [metrics[f"best_achievable_{name}"] for name in ("loss", "auc")]
+        table.add_row("test, best achievable", *map(_number, best), "")
     console = _console()
     console.print(table)
     rate = metrics["examples_per_second"]

@@ -15,6 +15,7 @@ from tf_compemb._keras import keras
 from tf_compemb.optimizers import flush_rows
 from tf_compemb.training import build, report
 from tf_compemb.training.checkpoints import Checkpoints
+from tf_compemb.training.data_source import best_achievable
 from tf_compemb.training.environment import peak_rss_bytes, versions
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.history import History
@@ -63,7 +64,7 @@ def describe_run(options: TrainingOptions, data: Any) -> dict[str, Any]:
         "options": options.to_json(),
         "versions": versions(),
         "data": {
-            "path": str(data.path),
+            "path": str(data.path.resolve()),
             "fingerprint": data.fingerprint,
             "cardinalities": list(data.cardinalities),
             "synthetic": data.synthetic,
@@ -83,10 +84,10 @@ class Trainer:
     def __init__(self, options: TrainingOptions, run: RunDirectory, data: Any) -> None:
         self.options = options
         self.data = data
+        strategy = make_strategy(options.strategy)  # First: it sets TensorFlow's devices up.
         keras.mixed_precision.set_global_policy(options.precision)
         keras.utils.set_random_seed(options.seed)
         tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
-        strategy = make_strategy(options.strategy)
         self.collection = build.build_collection(options, data.cardinalities)
         with strategy.scope():
             self.model = build.build_model(options, self.collection)
@@ -182,6 +183,7 @@ class Trainer:
             **self._sizes(),
             **self._speed(),
             **self._provenance(),
+            **best_achievable(self.data),
             "best_epoch": self.options.epochs if best_epoch is None else best_epoch + 1,
         }
 
