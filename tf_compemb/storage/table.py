@@ -44,9 +44,12 @@ class TableSpec:
         """Adds the table's variable to a layer and returns it."""
         if initializer is None:
             initializer = keras.initializers.RandomUniform(-self.limit, self.limit)
-        return layer.add_exact_weight(
+        table = layer.add_exact_weight(
             name, (self.rows, self.width), initializer, "float32", trainable=True
         )
+        # Where an exact row optimiser leaves what rows lack; see `tf_compemb.optimizers.catch_up`.
+        table.row_catch_up = None
+        return table
 
 
 @dataclass(frozen=True)
@@ -94,4 +97,6 @@ def read_rows(variable: Any, ids: Any, dtype: str) -> Any:
         dtype: Compute type of the layer. Only the rows read are cast, never the table.
     """
     rows = gather_rows(variable, ids)
+    if variable.row_catch_up is not None:
+        rows = rows + variable.row_catch_up.pending(ids)
     return rows if dtype == "float32" else ops.cast(rows, dtype)
