@@ -50,9 +50,9 @@ def test_a_bad_line_is_named(tmp_path, kind, block_bytes, end):
     line, reason = BAD_LINES[kind]
     raw = tmp_path / "raw.txt"
     raw.write_bytes(to_bytes([*GOOD[:25], line, *GOOD[25:], "bad as well"], end))
+    blocks = RawFile(raw, "raw.txt", block_bytes=block_bytes).blocks()
     with pytest.raises(DataError, match=rf"raw\.txt:26: {reason}.*skip"):
-        for block in RawFile(raw, "raw.txt", block_bytes=block_bytes).blocks():
-            parse_block(block)
+        list(map(parse_block, blocks))
 
 
 @settings(max_examples=200, deadline=None)
