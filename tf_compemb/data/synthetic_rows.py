@@ -57,7 +57,7 @@ def scaled_cardinalities() -> tuple[int, ...]:
     So that a few hundred thousand rows are enough to learn the effects of most categories.
 
     >>> scaled_cardinalities()[:3], max(scaled_cardinalities())
-    ((363, 275, 5157), 5157)
+    ((297, 247, 1745), 1745)
     """
     unscaled = UNSCALED_CARDINALITY
     return tuple(
