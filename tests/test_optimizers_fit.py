@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optimizer_training import RowTable, raw
 
-from tf_compemb import optimizers
+from tf_compemb import layers, optimizers
 from tf_compemb._keras import BACKEND, LEGACY, keras, register
 
 if BACKEND != "tensorflow":
@@ -28,17 +28,17 @@ def data(batches=6, batch=16):
     return ids, labels
 
 
-def make_model(optimizer, dtype=None):
+def make_model(optimizer, dtype=None, embedding=None, **compiling):
     keras.utils.set_random_seed(11)
     model = keras.Sequential(
         [
             keras.layers.Input((3,), dtype="int32"),
-            RowTable(ROWS, WIDTH, name="table", dtype=dtype),
+            embedding() if embedding else RowTable(ROWS, WIDTH, name="table", dtype=dtype),
             keras.layers.Flatten(),
             keras.layers.Dense(1, dtype="float32"),
         ]
     )
-    model.compile(optimizer=optimizer, loss="mse")
+    model.compile(optimizer=optimizer, loss="mse", **compiling)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -51,9 +51,9 @@ def fit(model, ids, labels, **options):
     return model.fit(ids, labels, batch_size=16, shuffle=False, verbose=0, **options)
 
 
-def dense_fit(optimizer, ids, labels, epochs):
-    """The same model trained with dense gradients by a stock optimiser."""
-    model = make_model("sgd")
+def dense_fit(optimizer, ids, labels, epochs, embedding=None):
+    """Weights of the same model trained with dense gradients by a stock optimiser."""
+    model = make_model("sgd", embedding=embedding)
     variables = model.trainable_variables
     optimizer.build(variables)
     for _ in range(epochs):
@@ -64,7 +64,13 @@ def dense_fit(optimizer, ids, labels, epochs):
             grads = tape.gradient(loss, [raw(v) for v in variables])
             grads = [tf.convert_to_tensor(g) for g in grads]
             optimizer.apply_gradients(zip(grads, variables, strict=True))
-    return table_of(model).numpy()
+    return [v.numpy() for v in variables]
+
+
+def assert_close(model, expected):
+    # 2e-5: roundings, of which Adam makes steps where gradients are small.
+    for variable, weights in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), weights, rtol=0, atol=2e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
@@ -78,9 +84,37 @@ def test_fit_is_stock_training(name):
         "adam": lambda: keras.optimizers.Adam(0.01),
         "amsgrad": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
     }[name]()
-    # `fit` has flushed at its end. 2e-5: roundings, of which Adam makes steps where g is small.
-    got, expected = table_of(model).numpy(), dense_fit(stock, ids, labels, 3)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
+    # `fit` has flushed at its end.
+    assert_close(model, dense_fit(stock, ids, labels, 3))
+
+
+EMBEDDINGS = {
+    "full": lambda: layers.FullEmbedding(ROWS, WIDTH),
+    "hash": lambda: layers.HashEmbedding(ROWS, WIDTH, collisions=4),
+    "qr": lambda: layers.QREmbedding(ROWS, WIDTH, collisions=7),
+    "path": lambda: layers.PathEmbedding(ROWS, WIDTH, collisions=4, hidden_units=(8,)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_layers_train_exactly(embedding):
+    ids, labels = data()
+    embedding = EMBEDDINGS[embedding]
+    model = make_model(optimizers.get("amsgrad", 0.01), embedding=embedding)
+    fit(model, ids, labels, epochs=3)
+    stock = keras.optimizers.Adam(0.01, amsgrad=True)
+    assert_close(model, dense_fit(stock, ids, labels, 3, embedding))
+
+
+def test_several_steps_an_execution():
+    ids, labels = data()
+    plain = make_model(optimizers.get("amsgrad", 0.01))
+    looped = make_model(optimizers.get("amsgrad", 0.01), steps_per_execution=3)
+    for model in (plain, looped):
+        fit(model, ids, labels, epochs=2)
+    assert int(looped.optimizer.iterations) == 12
+    np.testing.assert_allclose(table_of(looped).numpy(), table_of(plain).numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", optimizers.NAMES)
@@ -96,7 +130,7 @@ def test_saved_models_resume(name, tmp_path):
     np.testing.assert_array_equal(table_of(again).numpy(), table_of(model).numpy())
 
 
-@pytest.mark.parametrize("name", optimizers.NAMES)
+@pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad", "amsgrad", "lazy_adam"])
 def test_loss_scaling(name):
     ids, labels = data()
     scaled = make_model(keras.mixed_precision.LossScaleOptimizer(optimizers.get(name, 0.01)))
@@ -125,8 +159,12 @@ def ops_of_table_shape(concrete):
     ]
 
 
-@pytest.mark.parametrize("name", optimizers.NAMES)
-@pytest.mark.parametrize("clipping", [{}, {"global_clipnorm": 1.0}, {"clipvalue": 1.0}])
+@pytest.mark.parametrize(
+    ("name", "clipping"),
+    [(name, {}) for name in optimizers.NAMES]
+    + [("adagrad", {"clipnorm": 1.0}), ("sgd", {"global_clipnorm": 1.0})]
+    + [("amsgrad", {"clipvalue": 1.0})],
+)
 def test_no_op_of_a_step_has_the_tables_size(name, clipping):
     model = make_model(optimizers.get(name, 0.01, **clipping), "mixed_bfloat16")
 
