@@ -13,10 +13,13 @@ pytestmark = pytest.mark.skipif(
 CARDINALITIES = [60, 50, 40]
 
 
-def trained(optimizer, embedding, precision="float32", steps=40):
+ROWS = np.arange(40)[:, None].repeat(3, axis=1)
+
+
+def trained(optimizer, embedding, steps=40, callbacks=(), get_model=False):
     keras.utils.set_random_seed(5)
     inputs = keras.Input((3,), dtype="int64")
-    vectors = EmbeddingCollection(CARDINALITIES, 4, embedding, dtype=precision)(inputs)
+    vectors = EmbeddingCollection(CARDINALITIES, 4, embedding)(inputs)
     outputs = keras.layers.Dense(1, dtype="float32")(keras.layers.Flatten()(vectors))
     model = keras.Model(inputs, outputs)
     model.compile(optimizer, "mse")
@@ -25,8 +28,8 @@ def trained(optimizer, embedding, precision="float32", steps=40):
     # Squares make most rows rare: they are idle for many steps, as in real logs.
     ids = (rng.random((8 * steps, 3)) ** 3 * CARDINALITIES).astype("int64")
     labels = rng.normal(size=(8 * steps, 1)).astype("float32")
-    model.fit(ids, labels, batch_size=8, shuffle=False, verbose=0)
-    return model.get_weights()
+    model.fit(ids, labels, batch_size=8, shuffle=False, verbose=0, callbacks=list(callbacks))
+    return model if get_model else model.get_weights()
 
 
 @pytest.mark.parametrize("embedding", ["full", "qr", "path"])
@@ -47,6 +50,25 @@ def test_a_lazy_optimiser_differs_where_rows_are_idle():
     lazy = trained(optimizers.LazyAdam(0.01, amsgrad=True), "full")
     exact = trained(optimizers.AMSGrad(0.01), "full")
     assert np.abs(lazy[0] - exact[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("embedding", ["full", "qr"])
+def test_a_file_saved_in_the_middle_of_training_is_up_to_date(embedding, tmp_path):
+    """Saved from inside `fit`, where idle rows still lack steps."""
+    from tf_compemb import optimizers
+
+    class SaveAtStep(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 20:
+                self.model.save_weights(tmp_path / "step.weights.h5")
+                self.read = self.model.predict_on_batch(ROWS)
+
+    saver = SaveAtStep()
+    model = trained(optimizers.AMSGrad(0.01), embedding, callbacks=[saver], get_model=True)
+    model.load_weights(tmp_path / "step.weights.h5")
+    fresh = keras.models.clone_model(model)
+    fresh.set_weights(model.get_weights())
+    np.testing.assert_allclose(fresh.predict_on_batch(ROWS), saver.read, rtol=1e-5, atol=1e-7)
 
 
 class DenseAdam(keras.optimizers.Adam):

@@ -108,6 +108,17 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
             **autocast,
         )
 
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the variables into a file, with their rows up to date."""
+        for variable in self._trainable_variables_here():
+            # Set by exact row optimisers, see `tf_compemb.optimizers.catch_up`.
+            if getattr(variable, "row_catch_up", None) is not None:
+                variable.row_catch_up.flush()
+        super().save_own_variables(store)
+
+    def _trainable_variables_here(self) -> list[Any]:
+        return self._trainable_weights if LEGACY else self._trainable_variables
+
 
 def gather_rows(variable: Any, ids: Any) -> Any:
     """Reads the rows ``ids`` of a variable without reading the whole variable.
