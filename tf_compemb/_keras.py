@@ -74,7 +74,7 @@ def register(cls: type) -> type:
 
 def id_dtype() -> str:
     """The integer type in which ids are computed: 64 bits wherever the runtime has them."""
-    if BACKEND == "jax" and not jax.config.jax_enable_x64:
+    if BACKEND == "jax" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return "int32"
     return "int64"
 
@@ -84,6 +84,8 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
 
     Keras would cast a whole table to the compute type at every step under mixed precision.
     """
+
+    built: bool
 
     def __init__(self, **kwargs: Any) -> None:
         if LEGACY:

@@ -44,7 +44,7 @@ class FusedLookup(Layer):
         self.vector_shape = first.vector_shape
         self._initializer = first.embeddings_initializer
         self._specs = [_tables_of(layer) for layer in layers]
-        digits = [[_digit(p, layer.input_dim) for p in layer.partitions] for layer in layers]
+        digits = [_digits_of(layer) for layer in layers]
         # (partitions, 2, fields): what each field's ids are divided by, and the modulus.
         self._digits = np.asarray(digits, dtype="int64").transpose(1, 2, 0)
         rows = np.asarray([[s.rows for s in specs] for specs in self._specs], dtype="int64").T
@@ -84,8 +84,10 @@ def _constant(values: Any) -> Any:
     return ops.convert_to_tensor(np.asarray(values), dtype=id_dtype())
 
 
-def _digit(partition: Digit, input_dim: int) -> tuple[int, int]:
-    return partition.divisor(input_dim), partition.num_classes(input_dim)
+def _digits_of(layer: PartitionedEmbedding) -> list[tuple[int, int]]:
+    """Divisor and modulus of each partition."""
+    n = layer.input_dim
+    return [(p.divisor(n), p.num_classes(n)) for p in layer.partitions if isinstance(p, Digit)]
 
 
 def _tables_of(layer: PartitionedEmbedding) -> list[TableSpec]:
