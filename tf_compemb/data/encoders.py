@@ -61,7 +61,7 @@ class Encoder(Protocol):
     def finish_field(
         self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
     ) -> FinishedField:
-        """Gives the entries their ids; `train_counts` is int64 `[entries]`."""
+        """Gives the entries their ids; `train_counts` is int32 `[entries]`."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class VocabularyEncoder:
         # All chunks have the same dictionary, in the order of first sight.
         distinct = encoded.chunk(encoded.num_chunks - 1).dictionary
         entries = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-        # Sums of float64 are exact up to 2^53 rows.
-        counts = np.bincount(entries, train_counts, len(distinct)).astype(np.int64)
+        counts = np.zeros(len(distinct), dtype=np.int64)
+        np.add.at(counts, entries, train_counts)
         frequent = counts >= self.min_count
         cardinality = 1 + int(np.count_nonzero(frequent))
         if cardinality > 2**31:
@@ -157,9 +157,11 @@ class HashEncoder:
     ) -> FinishedField:
         """The ids are known already; counts what occurs in training."""
         ids = kept.to_numpy()
-        occurring, position = np.unique(ids[train_counts > 0], return_inverse=True)
-        counts = np.bincount(position, train_counts[train_counts > 0], len(occurring))
-        frequencies = np.stack([occurring, counts.astype(np.int64)], axis=1)
+        in_training = train_counts > 0
+        occurring, position = np.unique(ids[in_training], return_inverse=True)
+        counts = np.zeros(len(occurring), dtype=np.int64)
+        np.add.at(counts, position, train_counts[in_training])
+        frequencies = np.stack([occurring, counts], axis=1)
         return FinishedField(ids.astype(self.id_type), self.buckets, frequencies, None)
 
 

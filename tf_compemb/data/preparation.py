@@ -17,7 +17,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -182,8 +182,8 @@ def _write_dataset(
     if synthetic is None:
         synthetic = manifests.find_truth([file.path for file in raw], sources)
     splits = split_rows(stage.rows)
-    cardinalities = _finish_fields(folder, stage, encoder, splits["train"][1])
-    rows_digest = _replace_codes(folder, stage, encoder)
+    cardinalities, entries = _finish_fields(folder, stage, encoder, splits["train"][1])
+    rows_digest = _replace_codes(folder, stage, encoder, entries)
     shutil.rmtree(folder / "stage")
     manifests.write_manifest(
         folder,
@@ -199,24 +199,29 @@ def _write_dataset(
     )
 
 
-def _finish_fields(folder: Path, stage: Stage, encoder: Encoder, train_stop: int) -> list[int]:
-    """Step 2: writes vocabulary and frequencies of each field and, staged, the ids of its codes."""
+def _finish_fields(
+    folder: Path, stage: Stage, encoder: Encoder, train_stop: int
+) -> tuple[list[int], np.ndarray]:
+    """Step 2: writes vocabulary and frequencies of each field and, staged, the ids of its codes.
+
+    Returns:
+        The cardinalities, and how many staged ids each block has of each field, `[26, blocks]`.
+    """
     (folder / "frequencies").mkdir()
     if encoder.name == "vocabulary":
         (folder / "vocabulary").mkdir()
-    cardinalities = []
+    cardinalities, entries = [], []
     for index, name in enumerate(CATEGORICAL_FIELDS):
         kept, train_counts = stage.read_field(index, train_stop)
         finished = encoder.finish_field(name, kept, train_counts)
-        starts = np.cumsum([0, *(len(chunk) for chunk in kept.chunks)])
-        np.save(folder / "stage" / f"{name}.starts.npy", starts)
-        np.save(folder / "stage" / f"{name}.ids.npy", finished.ids)
+        entries.append([len(chunk) for chunk in kept.chunks])
+        finished.ids.tofile(folder / "stage" / f"{name}.ids")
         _write_field(folder, name, finished)
         cardinalities.append(finished.cardinality)
     for part in ("frequencies", "vocabulary"):
         if (folder / part).is_dir():
             sync_folder(folder / part)
-    return cardinalities
+    return cardinalities, np.array(entries)
 
 
 def _write_field(folder: Path, name: str, finished: FinishedField) -> None:
@@ -231,22 +236,24 @@ def _write_field(folder: Path, name: str, finished: FinishedField) -> None:
         sync_file(vocabulary)
 
 
-def _replace_codes(folder: Path, stage: Stage, encoder: Encoder) -> str:
+def _replace_codes(folder: Path, stage: Stage, encoder: Encoder, entries: np.ndarray) -> str:
     """Step 3: rewrites the records in place and returns the SHA-256 of the file."""
-    starts = [np.load(folder / "stage" / f"{name}.starts.npy") for name in CATEGORICAL_FIELDS]
-    ids = [
-        np.load(folder / "stage" / f"{name}.ids.npy", mmap_mode="r") for name in CATEGORICAL_FIELDS
-    ]
     dtype = record_dtype(encoder.id_type)
     digest = hashlib.sha256()
-    with open(folder / manifests.ROWS_FILE, "rb+") as file:
+    with ExitStack() as files:
+        file = files.enter_context(open(folder / manifests.ROWS_FILE, "rb+"))
+        # Read from front to back and not mapped: mapped pages would count as our memory.
+        staged = [
+            files.enter_context(open(folder / "stage" / f"{name}.ids", "rb"))
+            for name in CATEGORICAL_FIELDS
+        ]
         for block, (start, stop) in enumerate(stage.block_ranges()):
             file.seek(start * dtype.itemsize)
             rows = np.fromfile(file, dtype, stop - start)
             columns = rows["categorical"]
             for index in range(len(CATEGORICAL_FIELDS)):
-                first, last = starts[index][block : block + 2]
-                columns[:, index] = ids[index][first:last][columns[:, index]]
+                ids = np.fromfile(staged[index], encoder.id_type, entries[index, block])
+                columns[:, index] = ids[columns[:, index]]
             file.seek(start * dtype.itemsize)
             file.write(rows.data)
             digest.update(rows.data)

@@ -64,7 +64,7 @@ class Stage:
         self._folder = folder
         self._rows_path = rows_path
         self._dtype = record_dtype(encoder.id_type)
-        self._schema = pa.schema([("kept", encoder.kept_type), ("count", pa.int64())])
+        self._schema = pa.schema([("kept", encoder.kept_type), ("count", pa.int32())])
         self._block_stops: list[int] = []
         self._rows_file = open(rows_path, "wb")  # noqa: SIM115 - closed by `close`
         self._fields = [
@@ -83,7 +83,9 @@ class Stage:
             return
         self._rows_file.write(block.rows.data)
         for writer, kept, counts in zip(self._fields, block.kept, block.counts, strict=True):
-            writer.write_batch(pa.record_batch([kept, pa.array(counts)], schema=self._schema))
+            writer.write_batch(
+                pa.record_batch([kept, pa.array(counts, pa.int32())], schema=self._schema)
+            )
         self._block_stops.append(self.rows + len(block.rows))
 
     def close(self) -> None:
@@ -104,7 +106,7 @@ class Stage:
             train_stop: rows before this one are for training.
 
         Returns:
-            The kept entries, and int64 `[entries]`: in how many training rows each occurs.
+            The kept entries, and int32 `[entries]`: in how many training rows each occurs.
         """
         path = str(self._field_path(CATEGORICAL_FIELDS[index]))
         table = pa.ipc.open_stream(pa.memory_map(path)).read_all()
@@ -116,9 +118,9 @@ class Stage:
                 counts.append(chunk.to_numpy())
             elif start < train_stop:
                 codes = self._read_rows(start, train_stop)["categorical"][:, index]
-                counts.append(np.bincount(codes, minlength=len(chunk)))
+                counts.append(np.bincount(codes, minlength=len(chunk)).astype(np.int32))
             else:
-                counts.append(np.zeros(len(chunk), dtype=np.int64))
+                counts.append(np.zeros(len(chunk), dtype=np.int32))
         return table.column("kept"), np.concatenate(counts)
 
     def _read_rows(self, start: int, stop: int) -> np.ndarray:
