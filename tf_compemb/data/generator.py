@@ -127,7 +127,7 @@ def _write_rows(
                 # Always a whole chunk is drawn, so that the rows do not depend on their number.
                 chunk = model.rows(start // CHUNK_ROWS, CHUNK_ROWS)
                 count = min(CHUNK_ROWS, rows - start)
-                _write_text(file, chunk, count)
+                bar.add_bytes(_write_text(file, chunk, count))
                 for name, (first, last) in splits.items():
                     part = slice(max(0, first - start), max(0, min(count, last - start)))
                     best[name].add(chunk.probability[part], chunk.label[part])
@@ -135,7 +135,8 @@ def _write_rows(
     return {name: entry.result() for name, entry in best.items()}
 
 
-def _write_text(file: BinaryIO, rows: SyntheticRows, count: int) -> None:
+def _write_text(file: BinaryIO, rows: SyntheticRows, count: int) -> int:
+    """Writes the first `count` of the rows; returns the bytes of text."""
     columns = [pa.array(rows.label[:count].astype(np.int8))]
     for values, missing in zip(rows.dense.T, rows.dense_missing.T, strict=True):
         columns.append(pa.array(values[:count], mask=missing[:count]))
@@ -143,7 +144,7 @@ def _write_text(file: BinaryIO, rows: SyntheticRows, count: int) -> None:
         columns.append(_hexadecimal(field, rows.categorical[:count, field]))
     text = io.BytesIO()
     pa_csv.write_csv(pa.table(columns, names=list(COLUMNS)), text, _WRITE)
-    file.write(text.getbuffer())
+    return file.write(text.getbuffer())
 
 
 def _hexadecimal(field: int, ranks: np.ndarray) -> pa.Array:

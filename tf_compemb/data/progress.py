@@ -6,8 +6,6 @@ import sys
 from types import TracebackType
 from typing import Any
 
-MEGABYTE = 1_000_000
-
 
 class Progress:
     """Bytes done of all bytes, and rows a second, on standard error when that is a terminal.
