@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from tf_compemb.data.errors import DataError
-from tf_compemb.data.farmhash import fingerprint64
 
 DEFAULT_HASH_BUCKETS = 2**20
 LARGEST_HASH_BUCKETS = 2**62
@@ -166,15 +165,19 @@ class HashEncoder:
 
 
 def hash_ids(values: pa.StringArray, buckets: int) -> np.ndarray:
-    """Returns `fingerprint64(value) % buckets` as int64 `[n]`.
+    """Returns each string's FarmHash64 fingerprint modulo `buckets`, as int64 `[n]`.
+
+    It is TensorFlow's own function, so that a served graph computes the same ids from raw strings.
 
     >>> hash_ids(pa.array(["68fd1e64", ""]), 2**20).tolist()
     [576134, 16463]
     """
-    offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)
-    offsets = offsets[values.offset : values.offset + len(values) + 1]
-    data = np.frombuffer(values.buffers()[2] or b"", dtype=np.uint8)
-    return (fingerprint64(data, offsets) % np.uint64(buckets)).astype(np.int64)
+    # Imported here, because encoding by vocabulary needs no TensorFlow.
+    from tf_compemb._native_log import import_tensorflow_quietly
+
+    tf = import_tensorflow_quietly()
+    strings = values.cast(pa.binary()).to_numpy(zero_copy_only=False)
+    return tf.strings.to_hash_bucket_fast(tf.constant(strings, tf.string), buckets).numpy()
 
 
 def encode_column(column: pa.StringArray) -> tuple[np.ndarray, pa.StringArray, np.ndarray]:

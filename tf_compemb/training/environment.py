@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import platform
-import re
 import resource
 import sys
-import tempfile
-from collections.abc import Iterator
 from importlib import metadata
 
+from tf_compemb._native_log import import_tensorflow_quietly
 from tf_compemb.training.errors import UserError
 
 _PACKAGES = ("tensorflow", "tf_keras", "keras", "tensorflow-recommenders", "numpy", "pyarrow")
-_NATIVE_LOG_LINE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl")
 
 
 def prepare_tensorflow() -> None:
@@ -34,40 +30,14 @@ def prepare_tensorflow() -> None:
         )
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    chosen_by_user = "TF_CPP_MIN_LOG_LEVEL" in os.environ
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with contextlib.nullcontext() if chosen_by_user else _without_native_log():
-            import tensorflow as tf
-            import tensorflow_recommenders  # noqa: F401
+        tf = import_tensorflow_quietly("tensorflow_recommenders")
     except ImportError as error:
         raise UserError(
             f"Training needs the package {error.name}: install it with "
             "`pip install tf_compemb[train]`."
         ) from error
     tf.get_logger().setLevel(logging.ERROR)
-
-
-@contextlib.contextmanager
-def _without_native_log() -> Iterator[None]:
-    """Drops what TensorFlow's C++ logs on stderr below an error; the rest is shown afterwards.
-
-    While it is imported TensorFlow heeds no log level: its logging is not initialised yet.
-    """
-    sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(shown, 2)
-            os.close(shown)
-            captured.seek(0)
-            for line in captured:
-                if not _NATIVE_LOG_LINE.match(line):
-                    os.write(2, line)
 
 
 def versions() -> dict[str, str]:
