@@ -282,7 +282,7 @@ def test_real_data_reach_a_known_quality(real_data, tmp_path):
     assert run_program("--data", sample, "--cache", tmp_path, "--out", tmp_path / "run") == 0
     found = metrics(tmp_path / "run")
     assert found["train_rows"] == 94_038
-    # A reference DLRM reached loss 0.517 and AUC 0.733 on the rows after the first 6/7; the
-    # validation half is the easier one. Seeds differ by about 0.005.
-    assert found["validation_loss"] < 0.52
-    assert found["validation_auc"] > 0.725
+    # A DLRM under Keras' Adagrad at 0.1 reached 0.517 and 0.733; measured here: 0.484 and 0.768,
+    # and seeds differ by less than 0.005.
+    assert found["validation_loss"] < 0.495
+    assert found["validation_auc"] > 0.755
