@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_compemb.training import comparison, dry_run
+from tf_compemb.training.command_options import arguments, parse, single_method
 from tf_compemb.training.data_source import cache_directory
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.evaluation import exact_auc, mean_cross_entropy, quality
-from tf_compemb.training.options import TrainingOptions, arguments, parse, single_method
+from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import (
     RunDirectory,
     check_writable,

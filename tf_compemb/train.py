@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Any
 
+from tf_compemb.training.command_options import parse, single_method
 from tf_compemb.training.comparison import (
     collect,
     is_comparison,
@@ -15,7 +16,7 @@ from tf_compemb.training.comparison import (
     write_comparison,
 )
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.options import TrainingOptions, parse, single_method
+from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, default_out, write_json
 from tf_compemb.training.strategy import own_out
 

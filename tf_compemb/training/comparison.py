@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tf_compemb.training.options import TrainingOptions, arguments, single_method
+from tf_compemb.training.command_options import arguments, single_method
+from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, write_csv, write_json
 
 # Of a method's runs, the mean and (for several seeds) the standard deviation of each is given.

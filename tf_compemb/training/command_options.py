@@ -1,0 +1,352 @@
+"""The training program's command line, and the way back from options to a command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+from typing import Any
+
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.options import TrainingOptions
+
+MODELS = ("dlrm", "dcn")
+OPERATIONS = ("mult", "add", "concat", "feature")
+OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd", "adam", "amsgrad", "lazy_adam", "lazy_amsgrad")
+_DEFAULT = TrainingOptions()
+
+
+def parse(argv: list[str] | None) -> tuple[TrainingOptions, frozenset[str]]:
+    """Options of a command line, and the names of those that were given on it.
+
+    Raises:
+        UserError: Options that contradict one another.
+        SystemExit: Options that argparse refuses (status 2), or `--help` (status 0).
+    """
+    given = vars(_parser().parse_args(argv))
+    if "option" in given:
+        given["option"] = dict(given["option"])
+    for name in ("data", "embedding"):
+        if name in given:
+            given[name] = tuple(given[name])
+    options = TrainingOptions(**given)
+    _check(options, frozenset(given))
+    return options, frozenset(given)
+
+
+def arguments(options: TrainingOptions) -> list[str]:
+    """The command line that gives these options.
+
+    >>> arguments(TrainingOptions(model="dcn", embedding=("full", "qr"), json=True))
+    ['--model', 'dcn', '--embedding', 'full,qr', '--json']
+    """
+    found: list[str] = []
+    for entry in dataclasses.fields(options):
+        value, flag = getattr(options, entry.name), "--" + entry.name.replace("_", "-")
+        if value == getattr(_DEFAULT, entry.name):
+            continue
+        if entry.name == "option":
+            for name, setting in value.items():
+                found += [flag, f"{name}={json.dumps(setting)}"]
+        elif entry.name == "data":
+            found += [flag, *value]
+        elif value is True:
+            found.append(flag)
+        else:
+            found += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return found
+
+
+def single_method(options: TrainingOptions, method: str) -> TrainingOptions:
+    """The options of one of several methods, such as `qr:operation=add`.
+
+    Raises:
+        UserError: The part after the colon is no option of the program.
+
+    >>> single_method(TrainingOptions(dim=8), "qr:operation=add").operation
+    'add'
+    """
+    name, *settings = re.split(r":(?=[a-z-]+=)", method)
+    changed = []
+    for setting in settings:
+        option, _, value = setting.partition("=")
+        changed += [f"--{option}", value]
+    try:
+        given = vars(_parser(exit_on_error=False).parse_args(changed))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise UserError(f"--embedding {method}: {error}.") from error
+    if "option" in given:
+        given["option"] = {**options.option, **dict(given["option"])}
+    return options.replace(embedding=(name,), **given)
+
+
+def _check(options: TrainingOptions, given: frozenset[str]) -> None:
+    if options.data and "rows" in given:
+        raise UserError("--rows is the size of generated data; leave it out when --data is given.")
+    if options.evaluate and options.out is None:
+        raise UserError("--evaluate needs --out RUN, the directory of a finished run.")
+    if options.resume and options.out is None:
+        raise UserError("--resume needs --out RUN, the directory of the run to go on with.")
+    if options.cardinalities and not options.dry_run:
+        raise UserError("--cardinalities goes with --dry-run; training takes them from the data.")
+    if options.dry_run and not options.cardinalities:
+        raise UserError("--dry-run needs --cardinalities kaggle, a file, or numbers: n1,n2,...")
+
+
+def positive_integer(text: str) -> int:
+    """An argparse type; its name stands in argparse's message."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def natural_number(text: str) -> int:
+    """An argparse type; its name stands in argparse's message."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """An argparse type; its name stands in argparse's message."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
+    return value
+
+
+def method_list(text: str) -> list[str]:
+    """An argparse type; its name stands in argparse's message."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"must be different names with commas, not {text!r}")
+    return names
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` with the value read as JSON where it is JSON, else as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        exit_on_error=exit_on_error,
+        prog="python -m tf_compemb.train",
+        argument_default=argparse.SUPPRESS,
+        description=(
+            "Train a click model (DLRM or DCN) on Criteo-format data with compressed embeddings, "
+            "and report its loss, AUC, parameters and bytes."
+        ),
+    )
+    _add_data_options(parser.add_argument_group("data"))
+    _add_model_options(parser.add_argument_group("model"))
+    _add_training_options(parser.add_argument_group("training"))
+    _add_output_options(parser.add_argument_group("run"))
+    return parser
+
+
+def _add(group: Any, name: str, help_text: str, **settings: Any) -> None:
+    """Adds an option whose help ends with the dataclass's default."""
+    default = getattr(_DEFAULT, name[2:].replace("-", "_"))
+    if default not in (None, (), {}, False):
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        help_text += f" (default: {shown})"
+    group.add_argument(name, help=help_text, **settings)
+
+
+def _add_data_options(group: Any) -> None:
+    _add(
+        group,
+        "--data",
+        "raw Criteo files (plain or gzip, a glob) or one prepared data set; "
+        "without it, data are generated and every result is labelled synthetic",
+        nargs="+",
+        metavar="PATH",
+    )
+    _add(group, "--rows", "rows to generate when there is no --data", type=positive_integer)
+    _add(
+        group,
+        "--cache",
+        "directory for prepared data (default: $TF_COMPEMB_CACHE or the user's cache directory)",
+        metavar="DIR",
+    )
+    _add(
+        group,
+        "--encoder",
+        "how categories become ids (default: vocabulary)",
+        choices=("vocabulary", "hash"),
+    )
+    _add(
+        group,
+        "--min-count",
+        "categories seen fewer times in the training part share one id (default: 1)",
+        type=positive_integer,
+        metavar="N",
+    )
+    _add(
+        group,
+        "--hash-buckets",
+        "ids of a field with --encoder hash (default: 1048576)",
+        type=positive_integer,
+        metavar="N",
+    )
+    _add(
+        group,
+        "--bad-lines",
+        "stop at a malformed line, or skip and count it (default: error)",
+        choices=("error", "skip"),
+    )
+
+
+def _add_model_options(group: Any) -> None:
+    _add(group, "--model", "the network", choices=MODELS)
+    _add(
+        group,
+        "--embedding",
+        "full, hash, qr, compositional or path; several with commas give one run each and a "
+        "comparison; NAME:OPTION=VALUE sets an option for one of them (qr:operation=add)",
+        type=method_list,
+        metavar="NAME[,NAME...]",
+    )
+    _add(group, "--operation", "how partitions' vectors are combined", choices=OPERATIONS)
+    _add(
+        group,
+        "--collisions",
+        "ids that share a row: the method's own default is 4",
+        type=positive_integer,
+        metavar="C",
+    )
+    _add(
+        group,
+        "--modulus",
+        "the paper's Algorithm 2: rows of the remainder table (qr)",
+        type=positive_integer,
+        metavar="M",
+    )
+    _add(
+        group,
+        "--partitions",
+        "partitions of the compositional method: mixed-radix:K or chinese-remainder:K, K balanced "
+        "partitions",
+        metavar="FAMILY:K",
+    )
+    _add(
+        group,
+        "--threshold",
+        "fields with at most this many ids keep a full table (default: fields that would not "
+        "become smaller)",
+        type=natural_number,
+        metavar="N",
+    )
+    _add(group, "--dim", "width of an embedding vector", type=positive_integer, metavar="D")
+    _add(
+        group,
+        "--option",
+        "a method's own hyper-parameter, such as hidden_units=[64]; may be repeated",
+        type=_assignment,
+        action="append",
+        metavar="NAME=VALUE",
+    )
+    _add(
+        group,
+        "--precision",
+        "compute type of the network",
+        choices=("float32", "mixed_bfloat16"),
+    )
+
+
+def _add_training_options(group: Any) -> None:
+    _add(group, "--epochs", "passes over the training part", type=positive_integer, metavar="N")
+    _add(
+        group,
+        "--batch-size",
+        "rows of a step, over all devices",
+        type=positive_integer,
+        metavar="N",
+    )
+    _add(group, "--optimizer", "the optimiser", choices=OPTIMIZERS)
+    _add(
+        group,
+        "--learning-rate",
+        "step size (default: the optimiser's)",
+        type=positive_number,
+        metavar="RATE",
+    )
+    _add(group, "--seed", "of initial weights and order of rows", type=natural_number)
+    _add(
+        group,
+        "--seeds",
+        "repeat with N seeds from --seed on and report mean and spread",
+        type=positive_integer,
+        metavar="N",
+    )
+    _add(
+        group,
+        "--strategy",
+        "none: one device; mirrored: the GPUs of this host; multiworker: as TF_CONFIG says",
+        choices=("none", "mirrored", "multiworker"),
+    )
+    _add(
+        group,
+        "--steps-per-execution",
+        "steps between returns from TensorFlow to Python (default: 16; 1 with a --strategy)",
+        type=positive_integer,
+        metavar="N",
+    )
+    _add(
+        group,
+        "--validate-every",
+        "steps between validations (default: an epoch)",
+        type=positive_integer,
+        metavar="STEPS",
+    )
+
+
+def _add_output_options(group: Any) -> None:
+    _add(
+        group,
+        "--out",
+        "run directory, new or empty (default: runs/TIME-MODEL-METHOD)",
+        metavar="DIR",
+    )
+    _add(
+        group,
+        "--checkpoint-every",
+        "steps between checkpoints",
+        type=positive_integer,
+        metavar="STEPS",
+    )
+    _add(group, "--resume", "go on with the run in --out at its next batch", action="store_true")
+    _add(
+        group,
+        "--evaluate",
+        "evaluate the finished run in --out on a raw file and write RUN/evaluation.json",
+        metavar="FILE",
+    )
+    _add(
+        group,
+        "--dry-run",
+        "print sizes only: no data are read, no table is made",
+        action="store_true",
+    )
+    _add(
+        group,
+        "--cardinalities",
+        "ids of each field for --dry-run: kaggle, a file with numbers, or n1,n2,...",
+        metavar="WHAT",
+    )
+    _add(
+        group,
+        "--json",
+        "print the result as JSON, and nothing else, on stdout",
+        action="store_true",
+    )
