@@ -149,11 +149,12 @@ def _dry_run(options: TrainingOptions) -> int:
     from tf_compemb.training.environment import prepare_tensorflow
 
     prepare_tensorflow()
-    sizes = dry_run(options)
+    models = dry_run(options)
     if options.json:
-        _print_json(sizes)
-    else:
-        print(sizes.pop("summary"))
+        _print_json(models[0] if len(models) == 1 else models)
+        return 0
+    for sizes in models:
+        print(f"{sizes['model']}, {sizes['embedding']}\n{sizes['summary']}")
         for name, value in sizes.items():
             if name.endswith(("parameters", "bytes")):
                 print(f"{name:<26}{value:>16,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.training.command_options import single_method
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -36,25 +37,33 @@ def read_cardinalities(what: str) -> list[int]:
     return numbers
 
 
-def dry_run(options: TrainingOptions) -> dict[str, Any]:
-    """Sizes of the model that the options ask for.
+def dry_run(options: TrainingOptions) -> list[dict[str, Any]]:
+    """Sizes of the models that the options ask for, one for each method.
 
     Returns:
-        `parameters`, `embedding_parameters`, `network_parameters`, `embedding_bytes` (served),
-        `embedding_training_bytes`, and `summary`, the collection's table as text.
+        For each: `model`, `embedding`, `parameters`, `embedding_parameters`, `network_parameters`,
+        `embedding_bytes` (served), `embedding_training_bytes`, and `summary`, the collection's
+        table as text.
 
     Raises:
-        UserError: Options that the method refuses, or unreadable cardinalities.
+        UserError: Options that a method refuses, or unreadable cardinalities.
     """
+    cardinalities = read_cardinalities(options.cardinalities or "")
+    return [
+        _sizes(method, single_method(options, method), cardinalities)
+        for method in options.embedding
+    ]
+
+
+def _sizes(method: str, options: TrainingOptions, cardinalities: list[int]) -> dict[str, Any]:
     from tf_compemb.training import build
 
-    cardinalities = read_cardinalities(options.cardinalities or "")
     collection = build.build_collection(options, cardinalities)
     footprint = collection.footprint()
     network = build.network_parameters(options, collection)
     return {
         "model": options.model,
-        "embedding": options.embedding[0],
+        "embedding": method,
         "cardinalities": cardinalities,
         "parameters": network + footprint.parameters,
         "embedding_parameters": footprint.parameters,
