@@ -100,6 +100,12 @@ CASES = [
     ),
     Case(
         layers.QREmbedding,
+        {"collisions": 4, "modulus": "large"},
+        lambda w, i, n: w["remainder"][i % ceil_div(n, 4)] * w["quotient"][i // ceil_div(n, 4)],
+        lambda n, d: (ceil_div(n, 4) + ceil_div(n, ceil_div(n, 4))) * d,
+    ),
+    Case(
+        layers.QREmbedding,
         {"modulus": 13, "operation": "feature"},
         lambda w, i, n: np.stack([w["remainder"][i % 13], w["quotient"][i // 13]], axis=-2),
         lambda n, d: (13 + ceil_div(n, 13)) * d,

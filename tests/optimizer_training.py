@@ -2,10 +2,18 @@
 
 from optimizer_oracle import PULL
 
+from tf_compemb import optimizers
 from tf_compemb._keras import BACKEND, LEGACY, Layer, keras
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
+
+
+def make_optimizer(name, learning_rate=None, **options):
+    """An optimiser by name, with Keras' own start of Adagrad's accumulators, as in the oracle."""
+    if name.endswith("adagrad"):
+        options = {"initial_accumulator_value": 0.1, **options}
+    return optimizers.get(name, learning_rate, **options)
 
 
 def make_table(values, dtype="float32", by_rows=True):

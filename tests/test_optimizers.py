@@ -3,7 +3,7 @@
 import numpy as np
 import optimizer_oracle as oracle
 import pytest
-from optimizer_training import apply, apply_slices, make_table, train
+from optimizer_training import apply, apply_slices, make_optimizer, make_table, train
 
 from tf_compemb import optimizers
 from tf_compemb._keras import BACKEND, LEGACY, keras, ops
@@ -23,7 +23,7 @@ def test_sparse_training_is_the_oracle(name, dtype, tolerance):
     # 3e-5: Keras computes Adam's 1 - 0.999^t in the table's type, wrong by 1e-5 at first.
     # 1e-8: Adagrad's initial 0.1 is a float32 number.
     expected = oracle.train(name, SMALL, lambda t: 0.0625)
-    got = train(optimizers.get(name, 0.0625), SMALL, dtype)
+    got = train(make_optimizer(name, 0.0625), SMALL, dtype)
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 
 
@@ -31,7 +31,7 @@ def test_sparse_training_is_the_oracle(name, dtype, tolerance):
 def test_dense_gradients_take_the_same_rule(name):
     expected = oracle.train(name, SMALL, lambda t: 0.0625)
     table = make_table(SMALL.start)
-    optimizer = optimizers.get(name, 0.0625)
+    optimizer = make_optimizer(name, 0.0625)
     optimizer.build([table])
     for step in range(len(SMALL.ids)):
         gradient = SMALL.gradient(np.asarray(ops.convert_to_numpy(table)), step)
@@ -46,7 +46,7 @@ def test_dense_gradients_take_the_same_rule(name):
 def test_dense_weights_and_tables_train_together(name):
     # A weight that is no table, beside a table: each as if it were alone, under the dense rule.
     weight, table = make_table(np.ones((3, 2)), by_rows=False), make_table(np.ones((5, 2)))
-    optimizer, alone = optimizers.get(name, 0.5), optimizers.get(name, 0.5)
+    optimizer, alone = make_optimizer(name, 0.5), make_optimizer(name, 0.5)
     lone_weight = make_table(np.ones((3, 2)), by_rows=False)
     optimizer.build([weight, table])
     alone.build([lone_weight])
@@ -79,7 +79,7 @@ def test_dense_weights_and_tables_train_together(name):
 )
 def test_three_duplicates_count_as_their_sum(name, moved):
     table = make_table(np.zeros((4, 2)))
-    apply_slices(optimizers.get(name, 0.1), table, [2, 2, 2], np.ones((3, 2)))
+    apply_slices(make_optimizer(name, 0.1), table, [2, 2, 2], np.ones((3, 2)))
     expected = np.zeros((4, 2))
     expected[2] = -moved
     np.testing.assert_allclose(table.numpy(), expected, rtol=1e-5)
@@ -89,7 +89,7 @@ def test_three_duplicates_count_as_their_sum(name, moved):
 def test_adagrad_squares_the_sum_of_duplicates():
     # 0.1 * 1.5 / sqrt(0.1 + 1.5^2) = 0.0978; with 3 * 0.5^2 under the root it would be 0.1627.
     table = make_table(np.zeros((1, 1)))
-    apply_slices(optimizers.get("adagrad", 0.1), table, [0, 0, 0], [[0.5], [0.5], [0.5]])
+    apply_slices(make_optimizer("adagrad", 0.1), table, [0, 0, 0], [[0.5], [0.5], [0.5]])
     assert table.numpy()[0, 0] == pytest.approx(-0.15 / np.sqrt(2.35), rel=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_adagrad_squares_the_sum_of_duplicates():
 @pytest.mark.parametrize("name", optimizers.NAMES)
 def test_rows_outside_the_batch_are_not_written(name):
     table = make_table(np.full((1000, 2), 0.25))
-    apply_slices(optimizers.get(name), table, [3, 998], [[1.0, -1.0], [2.0, 2.0]])
+    apply_slices(make_optimizer(name), table, [3, 998], [[1.0, -1.0], [2.0, 2.0]])
     assert set(np.flatnonzero(np.any(table.numpy() != 0.25, axis=1))) == {3, 998}
 
 
@@ -113,7 +113,7 @@ def test_rows_outside_the_batch_are_not_written(name):
 )
 def test_clipping_sees_the_merged_gradient(name, clipping, clip):
     expected = oracle.train(name, SMALL, lambda t: 0.0625, clip)
-    got = train(optimizers.get(name, 0.0625, **clipping), SMALL, "float64")
+    got = train(make_optimizer(name, 0.0625, **clipping), SMALL, "float64")
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-7)
 
 
@@ -122,13 +122,13 @@ def test_clipping_sees_the_merged_gradient(name, clipping, clip):
 def test_schedules(name):
     schedule = keras.optimizers.schedules.InverseTimeDecay(0.0625, 10, 0.5)
     expected = oracle.train(name, SMALL, lambda t: 0.0625 / (1 + 0.5 * (t - 1) / 10))
-    got = train(optimizers.get(name, schedule), SMALL, "float64")
+    got = train(make_optimizer(name, schedule), SMALL, "float64")
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-7)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_config_round_trip(name):
-    optimizer = optimizers.get(name, 0.25, clipnorm=2.0)
+    optimizer = make_optimizer(name, 0.25, clipnorm=2.0)
     config = keras.optimizers.serialize(optimizer)
     assert config["registered_name"] == f"tf_compemb>{type(optimizer).__name__}"
     again = keras.optimizers.deserialize(config)
@@ -141,7 +141,7 @@ def test_config_round_trip(name):
 @pytest.mark.parametrize("option", [{"weight_decay": 0.01}, {"use_ema": True}])
 def test_options_that_visit_whole_tables_are_refused(name, option):
     with pytest.raises(ValueError, match=f"does not take {next(iter(option))}"):
-        optimizers.get(name, **option)
+        make_optimizer(name, **option)
 
 
 @pytest.mark.skipif(LEGACY, reason="tf_keras has neither option")
@@ -154,7 +154,7 @@ def test_options_that_visit_whole_tables_are_refused(name, option):
 )
 def test_options_of_keras_3_that_sparse_gradients_cannot_have_are_refused(option, advice):
     with pytest.raises(ValueError, match=advice):
-        optimizers.get("adagrad", **option)
+        make_optimizer("adagrad", **option)
 
 
 def test_momentum_is_refused():
@@ -166,7 +166,7 @@ def test_a_constraint_on_a_table_is_refused():
     table = make_table(np.zeros((4, 2)))
     table._constraint = keras.constraints.NonNeg()
     with pytest.raises(ValueError, match="has a constraint"):
-        optimizers.get("adagrad").build([table])
+        make_optimizer("adagrad").build([table])
 
 
 @on_tensorflow
@@ -174,18 +174,18 @@ def test_a_constraint_on_a_table_is_refused():
 def test_adam_refuses_tables_too_narrow_for_its_moments(name):
     table = make_table(np.zeros((4, 2)), "bfloat16")
     with pytest.raises(ValueError, match=r"of type bfloat16.*Train a float32 table"):
-        optimizers.get(name).build([table])
+        make_optimizer(name).build([table])
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has sparse gradients")
 def test_lazy_adam_says_what_it_needs():
     with pytest.raises(RuntimeError, match="LazyAdam needs TensorFlow"):
-        optimizers.get("lazy_adam")
+        make_optimizer("lazy_adam")
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match=r"Unknown optimizer 'adamw'\. Use one of: sgd, adagrad"):
-        optimizers.get("adamw")
+        make_optimizer("adamw")
 
 
 @on_tensorflow
@@ -193,7 +193,7 @@ def test_an_unknown_name_is_refused():
 def test_state_is_what_slots_per_parameter_says(name):
     rows, width = 50, 8
     table = make_table(np.zeros((rows, width)))
-    optimizer = optimizers.get(name)
+    optimizer = make_optimizer(name)
     optimizer.build([table])
     state = [v for v in optimizer.variables if len(v.shape) and v.shape[0] == rows]
     floats = sum(int(np.prod(v.shape)) for v in state)

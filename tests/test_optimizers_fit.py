@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from optimizer_training import RowTable, raw
+from optimizer_training import RowTable, make_optimizer, raw
 
 from tf_compemb import layers, optimizers
 from tf_compemb._keras import BACKEND, LEGACY, keras, register
@@ -77,7 +77,7 @@ def assert_close(model, expected):
 @pytest.mark.parametrize("name", ["adagrad", "adam", "amsgrad"])
 def test_fit_is_stock_training(name):
     ids, labels = data()
-    model = make_model(optimizers.get(name, 0.01))
+    model = make_model(make_optimizer(name, 0.01))
     fit(model, ids, labels, epochs=3)
     stock = {
         "adagrad": lambda: keras.optimizers.Adagrad(0.01),
@@ -101,7 +101,7 @@ EMBEDDINGS = {
 def test_layers_train_exactly(embedding):
     ids, labels = data()
     embedding = EMBEDDINGS[embedding]
-    model = make_model(optimizers.get("amsgrad", 0.01), embedding=embedding)
+    model = make_model(make_optimizer("amsgrad", 0.01), embedding=embedding)
     fit(model, ids, labels, epochs=3)
     stock = keras.optimizers.Adam(0.01, amsgrad=True)
     assert_close(model, dense_fit(stock, ids, labels, 3, embedding))
@@ -109,8 +109,8 @@ def test_layers_train_exactly(embedding):
 
 def test_several_steps_an_execution():
     ids, labels = data()
-    plain = make_model(optimizers.get("amsgrad", 0.01))
-    looped = make_model(optimizers.get("amsgrad", 0.01), steps_per_execution=3)
+    plain = make_model(make_optimizer("amsgrad", 0.01))
+    looped = make_model(make_optimizer("amsgrad", 0.01), steps_per_execution=3)
     for model in (plain, looped):
         fit(model, ids, labels, epochs=2)
     assert int(looped.optimizer.iterations) == 12
@@ -120,7 +120,7 @@ def test_several_steps_an_execution():
 @pytest.mark.parametrize("name", optimizers.NAMES)
 def test_saved_models_resume(name, tmp_path):
     ids, labels = data()
-    model = make_model(optimizers.get(name, 0.01))
+    model = make_model(make_optimizer(name, 0.01))
     fit(model, ids, labels)
     model.save(tmp_path / "model.keras")
     fit(model, ids, labels)
@@ -133,8 +133,8 @@ def test_saved_models_resume(name, tmp_path):
 @pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad", "amsgrad", "lazy_adam"])
 def test_loss_scaling(name):
     ids, labels = data()
-    scaled = make_model(keras.mixed_precision.LossScaleOptimizer(optimizers.get(name, 0.01)))
-    plain = make_model(optimizers.get(name, 0.01))
+    scaled = make_model(keras.mixed_precision.LossScaleOptimizer(make_optimizer(name, 0.01)))
+    plain = make_model(make_optimizer(name, 0.01))
     for model in (scaled, plain):
         fit(model, ids, labels)
     assert np.abs(table_of(plain).numpy()).sum() > 0
@@ -166,7 +166,7 @@ def ops_of_table_shape(concrete):
     + [("amsgrad", {"clipvalue": 1.0})],
 )
 def test_no_op_of_a_step_has_the_tables_size(name, clipping):
-    model = make_model(optimizers.get(name, 0.01, **clipping), "mixed_bfloat16")
+    model = make_model(make_optimizer(name, 0.01, **clipping), "mixed_bfloat16")
 
     @tf.function
     def step(ids, labels):
@@ -197,7 +197,7 @@ def test_the_flush_callback_serves_those_who_read_whole_tables():
             pending = table.row_catch_up.pending(tf.range(ROWS).numpy()).numpy()
             seen.append(np.abs(pending).max())
 
-    model = make_model(optimizers.get("amsgrad", 0.01))
+    model = make_model(make_optimizer("amsgrad", 0.01))
     fit(model, ids, labels, epochs=1, callbacks=[Copy()])
     fit(model, ids, labels, epochs=1, callbacks=[optimizers.FlushRows(), Copy()])
     assert seen[0] > 1e-4
@@ -210,12 +210,12 @@ def test_tf_keras_needs_the_optimizer_built_or_the_callback():
 
     def unbuilt():
         model = make_model("sgd")
-        model.compile(optimizer=optimizers.get("amsgrad", 0.01), loss="mse")
+        model.compile(optimizer=make_optimizer("amsgrad", 0.01), loss="mse")
         return model
 
     with pytest.raises(RuntimeError, match=r"Call optimizer\.build\(model\.trainable_variables\)"):
         fit(unbuilt(), ids, labels)
-    model, built = unbuilt(), make_model(optimizers.get("amsgrad", 0.01))
+    model, built = unbuilt(), make_model(make_optimizer("amsgrad", 0.01))
     fit(model, ids, labels, callbacks=[optimizers.FlushRows()])
     fit(built, ids, labels)
     np.testing.assert_array_equal(table_of(model).numpy(), table_of(built).numpy())
@@ -231,14 +231,14 @@ def test_two_replicas_train_like_one():
             cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
         )
         from test_optimizers_fit import data, fit, make_model, table_of
-        from tf_compemb import optimizers
+        from optimizer_training import make_optimizer
         from tf_compemb._keras import keras
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         ids, labels = data()
         for name in optimizers.NAMES:
             def optimizer():
                 schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.5)
-                return optimizers.get(name, schedule)
+                return make_optimizer(name, schedule)
             one = make_model(optimizer())
             fit(one, ids, labels, epochs=2)
             with strategy.scope():

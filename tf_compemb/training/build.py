@@ -9,9 +9,6 @@ from typing import Any
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
-_ADAGRAD_START = 1e-8
-_ADAGRAD_LEARNING_RATE = 0.02  # The best of 0.005, 0.01, 0.02 and 0.03 by validation loss.
-
 
 def method_options(options: TrainingOptions) -> dict[str, Any]:
     """The arguments that the chosen method takes from the options.
@@ -100,19 +97,7 @@ def _model_class(options: TrainingOptions) -> Any:
 
 
 def build_optimizer(options: TrainingOptions) -> Any:
-    """The optimiser of the options.
-
-    Adagrad's accumulators start near zero, as in the paper's PyTorch code. Keras starts them at
-    0.1, far above the squared gradients that a row gets from a mean loss over a batch, and rows
-    then hardly move: on the validation part of a Criteo excerpt (94,038 training rows, DLRM, full
-    tables, one epoch) the best of 0.01 to 0.4 reached a loss of 0.503, against 0.484 here.
-    """
+    """The optimiser of the options."""
     from tf_compemb import optimizers
 
-    if options.optimizer not in ("adagrad", "rowwise_adagrad"):
-        return optimizers.get(options.optimizer, options.learning_rate)
-    return optimizers.get(
-        options.optimizer,
-        options.learning_rate or _ADAGRAD_LEARNING_RATE,
-        initial_accumulator_value=_ADAGRAD_START,
-    )
+    return optimizers.get(options.optimizer, options.learning_rate)

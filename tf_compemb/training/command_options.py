@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
@@ -110,6 +110,11 @@ def natural_number(text: str) -> int:
     return value
 
 
+def modulus(text: str) -> int | str:
+    """An argparse type; its name stands in argparse's message."""
+    return text if text == "large" else positive_integer(text)
+
+
 def positive_number(text: str) -> float:
     """An argparse type; its name stands in argparse's message."""
     value = float(text)
@@ -137,8 +142,15 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without a page of options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help lists the options.\n")
+
+
 def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         exit_on_error=exit_on_error,
         prog="python -m tf_compemb.train",
         argument_default=argparse.SUPPRESS,
@@ -228,9 +240,10 @@ def _add_model_options(group: Any) -> None:
     _add(
         group,
         "--modulus",
-        "the paper's Algorithm 2: rows of the remainder table (qr)",
-        type=positive_integer,
-        metavar="M",
+        "the paper's Algorithm 2: rows of the remainder table (qr); large gives it the rows and "
+        "leaves the quotient table C of them",
+        type=modulus,
+        metavar="M|large",
     )
     _add(
         group,

@@ -25,7 +25,7 @@ class TrainingOptions:
     embedding: tuple[str, ...] = ("full",)
     operation: str | None = None
     collisions: int | None = None
-    modulus: int | None = None
+    modulus: int | str | None = None
     partitions: str | None = None
     threshold: int | None = None
     dim: int = 16

@@ -29,9 +29,10 @@ class QREmbedding(PartitionedEmbedding):
         collisions: Integer `c`, how many ids share a quotient row: the remainder table has `c`
             rows, the quotient table `ceil(n / c)`. Above `input_dim` it only leaves rows unused.
         operation: "mult", "add", "concat", or "feature" for two vectors an id, shape (..., 2, d).
-        modulus: None, or Integer `m` instead of `collisions`. `m = ceil(n / c)` makes the remainder
-            table the large one: the same size, but ids `m` apart share its rows instead of
-            neighbours. `m = sqrt(n)` is the smallest.
+        modulus: None, or Integer `m` instead of `collisions`; `m = sqrt(n)` is the smallest. Or
+            "large" for `m = ceil(n / collisions)`, which makes the remainder table the large one:
+            the same size, but ids `m` apart share its rows instead of neighbours. Where ids are in
+            order of frequency or first sight, frequent ids then have rows to themselves.
         **kwargs: `combiner`, `mask_zero`, `embeddings_initializer` and Keras' own, see
             `CompressedEmbedding`.
 
@@ -48,11 +49,16 @@ class QREmbedding(PartitionedEmbedding):
         output_dim: int,
         collisions: int = 4,
         operation: str = "mult",
-        modulus: int | None = None,
+        modulus: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         self.collisions = positive_integer("collisions", collisions)
-        self.modulus = self.collisions if modulus is None else positive_integer("modulus", modulus)
+        if modulus is None:
+            self.modulus = self.collisions
+        elif modulus == "large":
+            self.modulus = -(-positive_integer("input_dim", input_dim) // self.collisions)
+        else:
+            self.modulus = positive_integer("modulus", modulus)
         super().__init__(
             input_dim,
             output_dim,
