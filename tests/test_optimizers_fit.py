@@ -232,6 +232,7 @@ def test_two_replicas_train_like_one():
         )
         from test_optimizers_fit import data, fit, make_model, table_of
         from optimizer_training import make_optimizer
+        from tf_compemb import optimizers
         from tf_compemb._keras import keras
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         ids, labels = data()
