@@ -1,9 +1,12 @@
 """Parts of the training program that need no TensorFlow: figures, options, files, cadence."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,11 +184,20 @@ def test_run_directory_must_be_new_and_possible(tmp_path):
         RunDirectory(tmp_path).read_config()
 
 
-def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     # The tests may run as root, for whom no directory is without permission.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=r"no permission.*Use another --out\."):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(UserError, match=r"Cannot write to .*run: Permission denied in"):
         check_writable(tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc here")
+def test_a_file_system_that_only_looks_writable_is_refused():
+    with pytest.raises(UserError, match=r"Cannot write to /proc/run: .*Use another --out\."):
+        check_writable(Path("/proc/run"))
 
 
 def test_cache_directory_order(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -90,12 +91,16 @@ def check_writable(path: Path, option: str = "--out") -> None:
         ancestor = ancestor.parent
     if not ancestor.is_dir():
         raise UserError(
-            f"Cannot write to {path}: {ancestor} is not a directory. Use another --out."
+            f"Cannot write to {path}: {ancestor} is not a directory. Use another {option}."
         )
-    if not os.access(ancestor, os.W_OK | os.X_OK):
+    try:
+        # Permissions do not tell all: a file system may be read-only, full, or not a real one.
+        with tempfile.TemporaryDirectory(prefix=".tf_compemb-", dir=ancestor):
+            pass
+    except OSError as error:
         raise UserError(
-            f"Cannot write to {path}: no permission for {ancestor}. Use another {option}."
-        )
+            f"Cannot write to {path}: {error.strerror} in {ancestor}. Use another {option}."
+        ) from error
 
 
 def default_out(model: str, method: str) -> str:
