@@ -74,6 +74,11 @@ def plot_loss(rows: Sequence[Sequence[Any]], synthetic: bool, path: Path) -> Non
             axes.plot(*zip(*validated, strict=True), "o-", color="tab:orange", label="validation")
         axes.set_xlabel("step")
         axes.set_ylabel("cross entropy (nats)")
+        # The first steps may lie far above all others, and would flatten them.
+        settled = train[len(train) // 20 + 1 :] or train
+        shown = [*settled, *(loss for _, loss in validated)]
+        margin = 0.1 * (max(shown) - min(shown)) or 0.01
+        axes.set_ylim(min(shown) - margin, max(shown) + margin)
         axes.set_title(_title("Loss", synthetic))
         axes.grid(alpha=0.3)
         axes.legend()
