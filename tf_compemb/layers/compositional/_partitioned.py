@@ -57,6 +57,13 @@ def combine(operation: str, factors: Sequence[Any]) -> Any:
     return ops.stack(factors, axis=-2)
 
 
+def classes_of(layer: CompressedEmbedding, partition: Partition, codes: str, ids: Any) -> Any:
+    """The class of each id: computed, or read from the layer's variable named `codes`."""
+    if isinstance(partition, Codes):
+        return ops.cast(gather_rows(getattr(layer, codes), ids), id_dtype())
+    return partition.classes(ids, layer.input_dim)
+
+
 class PartitionedEmbedding(CompressedEmbedding):
     """Base of the methods that read one row for each partition and combine them.
 
@@ -118,13 +125,7 @@ class PartitionedEmbedding(CompressedEmbedding):
     def lookup(self, ids: Any) -> Any:
         """Reads each partition's row and combines them."""
         factors = [
-            self.rows(name, self.classes(name, partition, ids))
+            self.rows(name, classes_of(self, partition, f"{name}_codes", ids))
             for name, partition in zip(self._table_names, self._partitions, strict=True)
         ]
         return combine(self.operation, factors)
-
-    def classes(self, name: str, partition: Partition, ids: Any) -> Any:
-        """The class of each id: computed, or read from the stored codes."""
-        if isinstance(partition, Codes):
-            return ops.cast(gather_rows(getattr(self, f"{name}_codes"), ids), id_dtype())
-        return partition.classes(ids, self.input_dim)

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tf_compemb._keras import gather_rows, id_dtype, keras, ops
+from tf_compemb._keras import keras, ops
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.compositional._partitioned import classes_of
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions import (
     Codes,
@@ -124,9 +125,7 @@ class PathEmbedding(CompressedEmbedding):
         return vectors
 
     def _classes(self, j: int, ids: Any) -> Any:
-        if isinstance(self.partitions[j], Codes):
-            return ops.cast(gather_rows(getattr(self, f"codes_{j}"), ids), id_dtype())
-        return self.partitions[j].classes(ids, self.input_dim)
+        return classes_of(self, self.partitions[j], f"codes_{j}", ids)
 
     def _apply_functions(self, j: int, classes: Any, vectors: Any) -> Any:
         """Function `classes[m]` of set j on vector m.
