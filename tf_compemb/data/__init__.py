@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tf_compemb.data.generator import generate as generate
     from tf_compemb.data.preparation import prepare as prepare
     from tf_compemb.data.prepared_dataset import PreparedDataset as PreparedDataset
+    from tf_compemb.data.raw_rows import encode_raw as encode_raw
 
 _MODULE_OF = {
     "CATEGORICAL_FIELDS": "criteo_format",
@@ -27,6 +28,7 @@ _MODULE_OF = {
     "transform_dense": "criteo_format",
     "DataError": "errors",
     "PreparedDataset": "prepared_dataset",
+    "encode_raw": "raw_rows",
     "generate": "generator",
     "open_or_prepare": "cache",
     "prepare": "preparation",

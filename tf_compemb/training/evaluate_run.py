@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_compemb.data import DataError, encode_raw
 from tf_compemb.training.data_source import data_of_run
 from tf_compemb.training.environment import peak_rss_bytes
+from tf_compemb.training.errors import UserError
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.options import TrainingOptions
-from tf_compemb.training.raw_rows import encode_raw
 from tf_compemb.training.run_directory import RunDirectory, write_json
 from tf_compemb.training.saved_runs import load_run
 
@@ -24,8 +25,8 @@ def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict
     """Evaluates the run's model on raw rows and writes `evaluation.json`.
 
     The rows are encoded with the vocabulary of the run's own training data. All keys are those of
-    `metrics.json`: `test_*`, `examples_per_second` and `peak_rss_bytes` are of this evaluation,
-    the rest is the run's. `evaluated_file` and `evaluated_rows` say what was read.
+    `metrics.json`: `test_*`, `examples_per_second` (reading included) and `peak_rss_bytes` are of
+    this evaluation, the rest is the run's. `evaluated_file` and `evaluated_rows` say what was read.
 
     Args:
         run: A finished run.
@@ -36,28 +37,47 @@ def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict
         UserError: The run is not finished, its prepared data are gone, or the file is at fault.
     """
     metrics = run.read_metrics()
-    rows = encode_raw(path, data_of_run(run), options.bad_lines)
+    data = data_of_run(run)
     model = load_run(run.path)
     started = time.perf_counter()
-    found = Evaluator(model)(_batches(rows))
+    batches = _Batches(encode_raw(path, data, options.bad_lines == "skip"))
+    try:
+        found = Evaluator(model)(iter(batches))
+    except DataError as error:
+        raise UserError(str(error)) from error
+    if not batches.rows:
+        raise UserError(f"{path}: no row is left; give a file with Criteo rows.")
     seconds = time.perf_counter() - started
     metrics.update(
         {f"test_{name}": value for name, value in found.items()},
-        examples_per_second=len(rows) / seconds,
+        examples_per_second=batches.rows / seconds,
         peak_rss_bytes=peak_rss_bytes(),
         wall_seconds=seconds,
         evaluated_file=str(path),
-        evaluated_rows=len(rows),
+        evaluated_rows=batches.rows,
     )
     write_json(run.evaluation, metrics)
     return metrics
 
 
-def _batches(rows: np.ndarray) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:
-    for start in range(0, len(rows), _BATCH_SIZE):
-        batch = rows[start : start + _BATCH_SIZE]
-        features = {
-            "dense": tf.constant(batch["dense"]),
-            "categorical": tf.constant(batch["categorical"], tf.int64),
-        }
-        yield features, tf.constant(batch["label"].reshape(-1, 1))
+class _Batches:
+    """Batches of encoded rows, counted as they go.
+
+    Attributes:
+        rows: How many rows there have been.
+    """
+
+    def __init__(self, parts: Iterator[np.ndarray]) -> None:
+        self._parts = parts
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:
+        for part in self._parts:
+            self.rows += len(part)
+            for start in range(0, len(part), _BATCH_SIZE):
+                batch = part[start : start + _BATCH_SIZE]
+                features = {
+                    "dense": tf.constant(batch["dense"]),
+                    "categorical": tf.constant(batch["categorical"], tf.int64),
+                }
+                yield features, tf.constant(batch["label"].reshape(-1, 1))
