@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # Packages of further Keras backends to install and test, such as "jax torch".
 BACKENDS ?=
-TRAIN ?= --embedding full,hash,qr --collisions 4 --out runs/example
+TRAIN ?= --embedding full,hash,qr --collisions 4
 
 .PHONY: train test lint clean
 
