@@ -6,8 +6,9 @@ is the environment (`KERAS_BACKEND`, `TF_USE_LEGACY_KERAS`) that decides which.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tf_compemb._first_use import names_on_first_use
 
 __version__ = "0.1.0.dev0"
 
@@ -23,27 +24,16 @@ if TYPE_CHECKING:
     from tf_compemb.layers import QREmbedding as QREmbedding
 
 _HOMES = {
-    "CompositionalEmbedding": "tf_compemb.layers",
-    "CompressedEmbedding": "tf_compemb.layers",
-    "EmbeddingCollection": "tf_compemb.collection",
-    "Footprint": "tf_compemb.footprint",
-    "FullEmbedding": "tf_compemb.layers",
-    "HashEmbedding": "tf_compemb.layers",
-    "PathEmbedding": "tf_compemb.layers",
-    "QREmbedding": "tf_compemb.layers",
+    "CompositionalEmbedding": "layers",
+    "CompressedEmbedding": "layers",
+    "EmbeddingCollection": "collection",
+    "Footprint": "footprint",
+    "FullEmbedding": "layers",
+    "HashEmbedding": "layers",
+    "PathEmbedding": "layers",
+    "QREmbedding": "layers",
+    **dict.fromkeys(("data", "layers", "models", "optimizers", "partitions", "storage")),
 }
-_SUBPACKAGES = ("data", "layers", "models", "optimizers", "partitions", "storage")
 
-__all__ = [*_HOMES, *_SUBPACKAGES]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f"tf_compemb.{name}")
-    raise AttributeError(f"module 'tf_compemb' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__all__ = list(_HOMES)
+__getattr__, __dir__ = names_on_first_use(__name__, _HOMES)

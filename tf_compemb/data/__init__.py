@@ -6,8 +6,9 @@ nor TensorFlow.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tf_compemb._first_use import names_on_first_use
 
 if TYPE_CHECKING:
     from tf_compemb.data.cache import open_or_prepare as open_or_prepare
@@ -34,12 +35,4 @@ _MODULE_OF = {
     "prepare": "preparation",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+__getattr__, __dir__ = names_on_first_use(__name__, _MODULE_OF)

@@ -5,9 +5,9 @@ The classes are imported on first use, so that their names can be listed without
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tf_compemb._first_use import names_on_first_use
 from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES as DEFAULT_LEARNING_RATES
 from tf_compemb.optimizers.names import NAMES as NAMES
 from tf_compemb.optimizers.names import get as get
@@ -34,12 +34,4 @@ _MODULES = {
     "flush_rows": "flush_callback",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = names_on_first_use(__name__, _MODULES)
