@@ -14,6 +14,10 @@ from rich.table import Table
 
 from tf_compemb.training.run_directory import replacing
 
+# Methods beyond the colours of Matplotlib's cycle get another marker.
+_COLORS = 10
+_MARKERS = "osD^v"
+
 
 def megabytes(number: float) -> str:
     """Bytes as MB (10^6 bytes), or kB under one.
@@ -85,12 +89,12 @@ def plot_loss(rows: Sequence[Sequence[Any]], synthetic: bool, path: Path) -> Non
 
 
 @contextlib.contextmanager
-def _figure(path: Path) -> Iterator[Any]:
-    """Axes of a figure that is written to `path`; no display is needed."""
+def _figure(path: Path, width: float = 7) -> Iterator[Any]:
+    """Axes of a figure `width` inches wide that is written to `path`; no display is needed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     yield figure.subplots()
     with replacing(path) as temporary:
@@ -160,13 +164,14 @@ def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """
     from matplotlib.ticker import LogLocator
 
-    with _figure(path) as axes:
-        for row in rows:
+    with _figure(path, width=9.5) as axes:
+        for i, row in enumerate(rows):
             axes.errorbar(
                 row["embedding_bytes"] / 1e6,
                 row["test_loss"],
                 yerr=row.get("test_loss_std"),
-                fmt="o",
+                fmt=_MARKERS[i // _COLORS % len(_MARKERS)],
+                color=f"C{i % _COLORS}",
                 capsize=3,
                 label=row["method"],
             )
@@ -178,4 +183,5 @@ def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("test cross entropy (nats)")
         axes.set_title(_title("Quality against size", rows[0]["synthetic"]))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        # Beside the axes, where it hides no point.
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
