@@ -172,10 +172,11 @@ class EmbeddingCollection(Layer):
         largest = max(self.cardinalities.values())
         inputs = self._in_field_order(inputs)
         parts = inputs if isinstance(inputs, list) else [inputs]
-        for i, part in enumerate(parts):
-            if is_symbolic(part):
-                self._ids_come_as_floats = check_placeholder(part, largest, self.name)
-            parts[i] = to_id_tensor(part, largest, self.name)
+        placeholders = [part for part in parts if is_symbolic(part)]
+        if placeholders:
+            floats = [check_placeholder(part, largest, self.name) for part in placeholders]
+            self._ids_come_as_floats = any(floats)
+        parts = [to_id_tensor(part, largest, self.name) for part in parts]
         return super().__call__(parts if isinstance(inputs, list) else parts[0], *args, **kwargs)
 
     def _in_field_order(self, inputs: Any) -> Any:
