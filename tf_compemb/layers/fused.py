@@ -47,6 +47,7 @@ class FusedLookup(Layer):
         digits = [_digits_of(layer) for layer in layers]
         # (partitions, 2, fields): what each field's ids are divided by, and the modulus.
         self._digits = np.asarray(digits, dtype="int64").transpose(1, 2, 0)
+        self._input_dims = np.asarray([layer.input_dim for layer in layers], dtype="int64")
         rows = np.asarray([[s.rows for s in specs] for specs in self._specs], dtype="int64").T
         self._offsets = np.cumsum(rows, axis=1) - rows
 
@@ -75,7 +76,10 @@ class FusedLookup(Layer):
             row = ids
             if (divisors[field] > 1).any():
                 row = row // _constant(divisors[field])
-            row = row % _constant(moduli[field]) + _constant(self._offsets[j][field])
+            # As in `Digit.classes`: a modulus that no quotient reaches changes nothing.
+            if (divisors * moduli < self._input_dims)[field].any():
+                row = row % _constant(moduli[field])
+            row = row + _constant(self._offsets[j][field])
             factors.append(read_rows(getattr(self, f"partition_{j}"), row, self.compute_dtype))
         return combine(self.operation, factors)
 
