@@ -159,8 +159,6 @@ class PreparedDataset:
         Raises:
             DataError: the data was prepared by the hash encoder, which keeps none.
         """
-        import pyarrow as pa
-
         self._check_field(field)
         path = self.path / manifests.vocabulary_file(field)
         if not path.exists():
@@ -168,9 +166,7 @@ class PreparedDataset:
                 f"{self.path}: has no vocabulary, as its encoder is "
                 f"{self.manifest['encoder']['name']!r}."
             )
-        with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
-        return table.column("category").combine_chunks()
+        return read_vocabulary(path)
 
     def verify(self) -> None:
         """Reads all files and compares their SHA-256 with the manifest.
@@ -193,3 +189,12 @@ class PreparedDataset:
     def _check_field(self, field: str) -> None:
         if field not in CATEGORICAL_FIELDS:
             raise ValueError(f"`field` must be one of C1..C26. Received: field={field!r}")
+
+
+def read_vocabulary(path: Path) -> pa.Array:
+    """Returns the categories in a vocabulary file, mapped into memory and not copied."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    return table.column("category").combine_chunks()

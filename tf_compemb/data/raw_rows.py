@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS
 from tf_compemb.data.encoders import make_encoder
 from tf_compemb.data.line_checks import parse_block, parse_block_skipping
-from tf_compemb.data.prepared_dataset import PreparedDataset
 from tf_compemb.data.raw_reader import RawFile, find_raw_files
 from tf_compemb.data.staging import encode_table
 
@@ -21,7 +20,18 @@ from tf_compemb.data.staging import encode_table
 _BLOCKS_AT_ONCE = 32
 
 
-def encode_raw(path: str, dataset: PreparedDataset, skip_bad_lines: bool) -> Iterator[np.ndarray]:
+class Numbering(Protocol):
+    """Which ids categories have: a prepared data set, or a run's copy of its encoder."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Under `"encoder"`, the encoder's name and settings."""
+
+    def vocabulary(self, field: str) -> pa.Array:
+        """The categories of a field: id `i` is the one at position `i - 1`."""
+
+
+def encode_raw(path: str, dataset: Numbering, skip_bad_lines: bool) -> Iterator[np.ndarray]:
     """Rows of a raw file, with categories numbered as in a prepared data set.
 
     A category that the data set's vocabulary does not hold gets id 0, as in its own validation and
@@ -46,7 +56,7 @@ def encode_raw(path: str, dataset: PreparedDataset, skip_bad_lines: bool) -> Ite
         yield rows
 
 
-def _encoded_blocks(path: str, dataset: PreparedDataset, skip: bool) -> Iterator[Any]:
+def _encoded_blocks(path: str, dataset: Numbering, skip: bool) -> Iterator[Any]:
     settings = dict(dataset.manifest["encoder"])
     encoder = make_encoder(settings.pop("name"), **settings)
     for file in find_raw_files(path):
@@ -55,7 +65,7 @@ def _encoded_blocks(path: str, dataset: PreparedDataset, skip: bool) -> Iterator
             yield encode_table(table, encoder)
 
 
-def _number_categories(rows: np.ndarray, blocks: list[Any], dataset: PreparedDataset) -> None:
+def _number_categories(rows: np.ndarray, blocks: list[Any], dataset: Numbering) -> None:
     """Replaces each block's local codes by the data set's ids, a field at a time."""
     row_starts = np.cumsum([0, *(len(block.rows) for block in blocks)])
     for i, field in enumerate(CATEGORICAL_FIELDS):
@@ -67,7 +77,7 @@ def _number_categories(rows: np.ndarray, blocks: list[Any], dataset: PreparedDat
             entry += len(block.kept[i])
 
 
-def _known_ids(kept: list[Any], field: str, dataset: PreparedDataset) -> np.ndarray:
+def _known_ids(kept: list[Any], field: str, dataset: Numbering) -> np.ndarray:
     """The data set's id of each distinct value that the blocks kept, one block after another."""
     values = pa.chunked_array(kept)
     if pa.types.is_integer(values.type):  # The hash encoder has made them ids already.
