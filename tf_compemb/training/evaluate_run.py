@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_compemb.data import DataError, encode_raw
-from tf_compemb.training.data_source import data_of_run
 from tf_compemb.training.environment import peak_rss_bytes
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, write_json
+from tf_compemb.training.run_encoder import encoder_of_run
 from tf_compemb.training.saved_runs import load_run
 
 _BATCH_SIZE = 2048
@@ -24,7 +24,7 @@ _BATCH_SIZE = 2048
 def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict[str, Any]:
     """Evaluates the run's model on raw rows and writes `evaluation.json`.
 
-    The rows are encoded with the vocabulary of the run's own training data. All keys are those of
+    The rows are encoded as the run's own training data were. All keys are those of
     `metrics.json`: `test_*`, `examples_per_second` (reading included) and `peak_rss_bytes` are of
     this evaluation, the rest is the run's. `evaluated_file` and `evaluated_rows` say what was read.
 
@@ -34,13 +34,13 @@ def evaluate_run(run: RunDirectory, path: str, options: TrainingOptions) -> dict
         options: Their `bad_lines` says what becomes of malformed lines.
 
     Raises:
-        UserError: The run is not finished, its prepared data are gone, or the file is at fault.
+        UserError: The run is not finished, its encoder is gone, or the file is at fault.
     """
     metrics = run.read_metrics()
-    data = data_of_run(run)
+    encoder = encoder_of_run(run)
     model = load_run(run.path)
     started = time.perf_counter()
-    batches = _Batches(encode_raw(path, data, options.bad_lines == "skip"))
+    batches = _Batches(encode_raw(path, encoder, options.bad_lines == "skip"))
     try:
         found = Evaluator(model)(iter(batches))
     except DataError as error:

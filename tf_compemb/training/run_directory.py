@@ -30,6 +30,7 @@ class RunDirectory:
         self.history = self.path / "history.csv"
         self.evaluation = self.path / "evaluation.json"
         self.checkpoints = self.path / "checkpoints"
+        self.encoder = self.path / "encoder"
         self.logs = self.path / "logs"
         self.model = self.path / "model"
         self.loss_plot = self.path / "loss.png"

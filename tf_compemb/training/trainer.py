@@ -23,6 +23,7 @@ from tf_compemb.training.interruption import InterruptionGuard, TrainingInterrup
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.progress import StepProgress
 from tf_compemb.training.run_directory import RunDirectory, write_json
+from tf_compemb.training.run_encoder import store_encoder
 from tf_compemb.training.saved_runs import save_model
 from tf_compemb.training.step_callback import Cadence, StepCallback
 from tf_compemb.training.strategy import make_strategy
@@ -48,6 +49,8 @@ def train(options: TrainingOptions, run: RunDirectory, data: Any) -> dict[str, A
     if not options.resume:
         run.create()
         write_json(run.config, describe_run(options, data))
+    if not run.encoder.exists():
+        store_encoder(data, run)
     trainer.fit()
     metrics = trainer.evaluate()
     metrics["wall_seconds"] = time.perf_counter() - started
