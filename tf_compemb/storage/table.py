@@ -49,6 +49,8 @@ class TableSpec:
         )
         # Where an exact row optimiser leaves what rows lack; see `tf_compemb.optimizers.catch_up`.
         table.row_catch_up = None
+        # While a model is exported: ids to float32 rows of what is served instead of the variable.
+        table.served_rows = None
         return table
 
 
@@ -96,7 +98,10 @@ def read_rows(variable: Any, ids: Any, dtype: str) -> Any:
         ids: Integer tensor of any shape, row numbers.
         dtype: Compute type of the layer. Only the rows read are cast, never the table.
     """
-    rows = gather_rows(variable, ids)
-    if variable.row_catch_up is not None:
-        rows = rows + variable.row_catch_up.pending(ids)
+    if variable.served_rows is not None:
+        rows = variable.served_rows(ids)
+    else:
+        rows = gather_rows(variable, ids)
+        if variable.row_catch_up is not None:
+            rows = rows + variable.row_catch_up.pending(ids)
     return rows if dtype == "float32" else ops.cast(rows, dtype)
