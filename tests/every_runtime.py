@@ -16,8 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Data, models, training and packaging do not depend on the Keras of the layers: once is enough.
-ON_ONE_RUNTIME = ["test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"]
+# Data, models, training, serving and packaging do not depend on the Keras of the layers: once is
+# enough.
+ON_ONE_RUNTIME = [
+    *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
+    *("test_native*", "test_serving*"),
+]
 
 CHECKS = {
     "ruff check": ["-m", "ruff", "check", "."],

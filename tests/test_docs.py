@@ -16,7 +16,10 @@ from tf_compemb.layers import get_method, method_names
 
 ROOT = Path(__file__).resolve().parent.parent
 # Packages that need TensorFlow and tf_keras; the others run everywhere.
-TENSORFLOW_ONLY = ("data", "models", "optimizers", "training", "train")
+TENSORFLOW_ONLY = (
+    *("data", "models", "optimizers", "training", "train"),
+    *("serving", "native_session", "_tensorflow_c"),
+)
 
 MODULES = [
     name
