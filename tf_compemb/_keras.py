@@ -55,6 +55,7 @@ __all__ = [
     "LEGACY",
     "RUNTIME",
     "Layer",
+    "adopt_array",
     "concrete",
     "gather_rows",
     "id_dtype",
@@ -130,6 +131,18 @@ def gather_rows(variable: Any, ids: Any) -> Any:
     if BACKEND == "tensorflow":
         return tf.gather(variable if LEGACY else variable.value, ids)
     return ops.take(variable, ids, axis=0)
+
+
+def adopt_array(array: np.ndarray) -> Any:
+    """A tensor over the memory of ``array``, which nobody else may write to any more.
+
+    A copy is made only where the runtime wants one, such as on a GPU.
+    """
+    if BACKEND == "tensorflow" and tf.executing_eagerly():
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    if BACKEND == "torch" and ops.zeros(()).device.type == "cpu":
+        return torch.from_numpy(array)
+    return ops.convert_to_tensor(array)
 
 
 def is_symbolic(x: Any) -> bool:

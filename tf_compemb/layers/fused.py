@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import Layer, id_dtype, keras, ops
+from tf_compemb._keras import Layer, id_dtype, ops
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding, combine
 from tf_compemb.partitions import Digit
 from tf_compemb.storage.table import TableSpec, read_rows
+from tf_compemb.storage.uniform_rows import UniformRows
 
 
 def fusion_key(layer: CompressedEmbedding) -> tuple | None:
@@ -58,7 +59,7 @@ class FusedLookup(Layer):
         for j in range(len(self._digits)):
             specs = [field[j] for field in self._specs]
             table = TableSpec(sum(s.rows for s in specs), specs[0].width, limit=0.0)
-            initializer = self._initializer or _each_field_its_own(specs)
+            initializer = self._initializer or UniformRows([(s.rows, s.limit) for s in specs])
             setattr(self, f"partition_{j}", table.build(self, f"partition_{j}", initializer))
         self.built = True
 
@@ -96,16 +97,3 @@ def _digits_of(layer: PartitionedEmbedding) -> list[tuple[int, int]]:
 
 def _tables_of(layer: PartitionedEmbedding) -> list[TableSpec]:
     return [spec for spec in layer.table_specs().values() if isinstance(spec, TableSpec)]
-
-
-def _each_field_its_own(specs: Sequence[TableSpec]) -> Any:
-    """An initialiser that draws each field's rows from its own uniform law."""
-
-    def initialize(shape: tuple[int, ...], dtype: Any = None) -> Any:
-        parts = [
-            keras.initializers.RandomUniform(-s.limit, s.limit)((s.rows, s.width), dtype=dtype)
-            for s in specs
-        ]
-        return ops.concatenate(parts, axis=0)
-
-    return initialize

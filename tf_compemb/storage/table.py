@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_compemb._keras import gather_rows, keras, ops
+from tf_compemb._keras import gather_rows, ops
+from tf_compemb.storage.uniform_rows import UniformRows
 
 if TYPE_CHECKING:
     from tf_compemb._keras import Layer
@@ -43,7 +44,7 @@ class TableSpec:
     def build(self, layer: Layer, name: str, initializer: Any = None) -> Any:
         """Adds the table's variable to a layer and returns it."""
         if initializer is None:
-            initializer = keras.initializers.RandomUniform(-self.limit, self.limit)
+            initializer = UniformRows([(self.rows, self.limit)])
         table = layer.add_exact_weight(
             name, (self.rows, self.width), initializer, "float32", trainable=True
         )
