@@ -81,13 +81,28 @@ def test_a_sequential_model_never_rounds_ids():
     np.testing.assert_array_equal(to_numpy(stated(ids_of([[i]]))), [expected])
 
 
-def test_a_field_of_all_of_criteo_s_rows_builds_compressed():
+@pytest.mark.skipif(LEGACY, reason="tf_keras gives Sequential models the type of the data")
+def test_a_sequential_model_never_cuts_a_fraction_off_an_id():
+    """Compiled by JAX, where nothing can raise, the vector is NaN; elsewhere the id raises."""
+    model = keras.Sequential([FullEmbedding(100, 2), keras.layers.Flatten()])
+    model.predict_on_batch(np.array([[3.0]]))
+    if BACKEND == "jax":
+        out = to_numpy(model.predict_on_batch(np.array([[3.5], [3.0]])))
+        assert np.isnan(out[0]).all()
+        assert np.isfinite(out[1]).all()
+    else:
+        with pytest.raises(Exception, match=r"ids must be in \[0, 100\)"):
+            model.predict_on_batch(np.array([[3.5]]))
+
+
+@pytest.mark.parametrize(("collisions", "quotient_rows"), [(4, 8_440_645), (60, 562_710)])
+def test_a_field_of_all_of_criteo_s_rows_builds_compressed(collisions, quotient_rows):
     n = 33_762_577
-    layer = QREmbedding(n, 16, collisions=60)
+    layer = QREmbedding(n, 16, collisions=collisions)
     layer.build(None)
     w = weights_by_name(layer)
-    assert (len(w["remainder"]), len(w["quotient"])) == (60, 562_710)
-    expected = w["remainder"][(n - 1) % 60] * w["quotient"][-1]
+    assert (len(w["remainder"]), len(w["quotient"])) == (collisions, quotient_rows)
+    expected = w["remainder"][(n - 1) % collisions] * w["quotient"][-1]
     np.testing.assert_array_equal(to_numpy(layer(np.array([n - 1]))), [expected])
 
 

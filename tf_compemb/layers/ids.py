@@ -129,16 +129,12 @@ def checked_ids(ids: Any, input_dim: Any, message: str) -> tuple[Any, Any]:
     if values is not None:
         _raise_outside(values, input_dim, message)
         return ops.cast(ids, id_dtype()), None
-    if BACKEND == "tensorflow":
-        fractional = "float" in type_name(ids)
-        numbers = ops.cast(ids, id_dtype())
-        limit = np.asarray(input_dim, dtype="int64")
-        valid = ops.logical_and(numbers >= 0, numbers < limit)
-        if fractional:
-            valid = ops.logical_and(valid, ops.cast(numbers, ids.dtype) == ids)
-        return raise_in_graph(valid, message, numbers), None
     numbers = ops.cast(ids, id_dtype())
     valid = ops.logical_and(numbers >= 0, numbers < np.asarray(input_dim, dtype=id_dtype()))
+    if "float" in type_name(ids):
+        valid = ops.logical_and(valid, ops.cast(numbers, ids.dtype) == ids)
+    if BACKEND == "tensorflow":
+        return raise_in_graph(valid, message, numbers), None
     return ops.where(valid, numbers, 0), valid
 
 
