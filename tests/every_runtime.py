@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # enough.
 ON_ONE_RUNTIME = [
     *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
-    *("test_native*", "test_serving*"),
+    *("test_native*", "test_serving*", "test_benchmark*"),
 ]
 
 CHECKS = {

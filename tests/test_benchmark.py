@@ -1,0 +1,264 @@
+"""The benchmark program: what it computes of its measurements, its processes, its options."""
+
+import json
+import os
+import stat
+import sys
+
+import pytest
+
+from tf_compemb.benchmark.__main__ import main
+from tf_compemb.benchmark.cases import Bound, Case, CaseResult, Group, Suite
+from tf_compemb.benchmark.inputs import id_batches, scaled_cardinalities
+from tf_compemb.benchmark.methods import METHODS
+from tf_compemb.benchmark.report import print_suite, verdict_line
+from tf_compemb.benchmark.runner import GroupResult, run_groups
+from tf_compemb.benchmark.suites import make_suites
+from tf_compemb.benchmark.summary import group_to_json, ratio_of, spread_of, verdicts
+from tf_compemb.benchmark.worker_process import (
+    MissingPackagesError,
+    WorkerError,
+    WorkerProcess,
+    Workers,
+)
+
+NUMPY = {"rows": 1_000, "batch": 4, "dim": 8}
+
+
+def measured(name, turns, **settings):
+    case = Case(name, "numpy", "lookup", settings)
+    return CaseResult(case, [[{"seconds": s} for s in turn] for turn in turns])
+
+
+def group_of(*results, **options):
+    return GroupResult(Group("any", [r.case for r in results], **options), list(results))
+
+
+def test_spread_is_over_all_calls():
+    assert spread_of(measured("a", [[1.0, 2.0], [3.0, 4.0, 5.0]])) == (3.0, 2.0, 4.0, 5)
+
+
+def test_ratio_is_of_the_medians_of_each_round():
+    ours = measured("a", [[2.0, 2.0, 9.0], [30.0], [4.0]])
+    base = measured("b", [[1.0], [10.0, 10.0], [1.0]])
+    assert ratio_of(ours, base) == (3.0, 2.5, 3.5, 3)
+
+
+def test_bounds_say_met_not_met_or_what_is_missing():
+    fast, slow = measured("fast", [[1.0]]), measured("slow", [[1.2]])
+    absent = CaseResult(Case("peer", "fbgemm", "lookup", {}), status="not installed", reason="pip")
+    bounds = [
+        Bound("slow", "fast", 1.2),
+        Bound("slow", "fast", 1.1),
+        Bound("fast", "peer", 1.0),
+        Bound("slow", None, 1.0),
+    ]
+    lines = [verdict_line(v) for v in verdicts(group_of(fast, slow, absent, bounds=bounds))]
+    assert lines == [
+        "met     slow / fast <= 1.2: 1.20",
+        "NOT MET slow / fast <= 1.1: 1.20",
+        "unknown fast / peer <= 1: peer was not measured",
+        "NOT MET slow <= 1.0 s: 1.2 s",
+    ]
+
+
+def test_table_shows_ratios_and_what_was_not_measured():
+    ours = measured("ours", [[0.002]])
+    limit = measured("limit", [[0.0005]])
+    absent = CaseResult(Case("peer", "fbgemm", "lookup", {}), status="not installed", reason="pip")
+    found = group_of(ours, limit, absent, baseline="ours", limit="limit")
+    lines = []
+    print_suite(Suite("s", "Title", "About.", [found.group]), [found], lines.append)
+    rows = [line.split() for line in lines]
+    assert ["median", "quartiles", "/", "base", "/", "limit"] in rows
+    assert ["ours", "2", "ms", "2-2", "ms", "1.00", "4.00"] in rows
+    assert ["limit", "500", "us", "500-500", "us", "0.25", "1.00"] in rows
+    assert "  not installed: peer (pip)" in lines
+
+
+def test_a_suite_that_could_not_run_says_why_once():
+    results = [
+        CaseResult(Case(n, "jax", "forward", {}), status="skipped", reason="no GPU") for n in "ab"
+    ]
+    found = group_of(*results, bounds=[Bound("a", "b", 1.0)])
+    lines = []
+    print_suite(Suite("gpu", "Title", "About.", [found.group]), [found], lines.append)
+    assert lines == ["", "Title", "About.", "\nnot run: no GPU"]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_suites_are_consistent(quick):
+    for suite in make_suites(quick).values():
+        group_names = [group.name for group in suite.groups]
+        assert len(set(group_names)) == len(group_names)
+        for group in suite.groups:
+            names = [case.name for case in group.cases]
+            assert len(set(names)) == len(names)
+            mentioned = {group.baseline, group.limit, *(case.yard for case in group.cases)}
+            for bound in group.bounds:
+                assert bound.of != bound.over
+                mentioned |= {bound.of, bound.over}
+            assert mentioned - {None} <= set(names)
+            assert all(json.loads(json.dumps(dict(c.settings))) == c.settings for c in group.cases)
+
+
+def test_scale_holds_every_optimizer_of_ours_full_and_compressed():
+    from tf_compemb.optimizers import NAMES
+
+    found = {
+        (c.settings["method"], c.settings["optimizer"], c.settings["batch"], c.settings["rows"])
+        for group in make_suites(quick=False)["scale"].groups
+        for c in group.cases
+    }
+    rows = (10**5, 10**6, 10**7, 34_000_000)
+    assert found == {
+        (method, name, batch, n)
+        for method in ("full", "qr")
+        for name in NAMES
+        for batch in (128, 2048)
+        for n in rows
+    }
+
+
+def test_ids_are_in_range_skewed_and_the_same_again():
+    sizes = scaled_cardinalities(100_000)
+    ids = id_batches(sizes, 512)
+    assert ids.shape == (16, 512, 26)
+    assert (ids >= 0).all()
+    assert (ids < sizes).all()
+    assert (ids == id_batches(sizes, 512)).all()
+    # n * u^2 is under n / 4 for half of all u.
+    largest = sizes.index(max(sizes))
+    assert abs((ids[..., largest] < max(sizes) / 4).mean() - 0.5) < 0.02
+
+
+def test_cases_run_in_turns_in_another_process_and_are_written():
+    cases = [Case(n, "numpy", task, NUMPY) for n, task in [("a", "lookup"), ("b", "step")]]
+    group = Group("rows", cases, "a", None, [Bound("b", "a", 1e9)])
+    workers = Workers(sys.executable, sys.executable)
+    announced = []
+    try:
+        (found,) = run_groups([group], workers, 3, announced.append)
+    finally:
+        workers.close()
+    assert announced == ["rows"]
+    assert set(workers.versions["numpy"]) == {"numpy"}
+    written = json.loads(json.dumps(group_to_json(found)))
+    assert [case["status"] for case in written["cases"]] == ["measured", "measured"]
+    for case in written["cases"]:
+        spread = case["measures"]["seconds"]
+        assert case["fastest_seconds"] <= spread["lower"] <= spread["median"] <= spread["upper"]
+        assert spread["values"] == sum(len(t) for t in found.of(case["name"]).turns)
+    assert written["cases"][0]["ratios"]["baseline"]["median"] == 1.0
+    assert written["bounds"][0]["met"] is True
+
+
+def test_a_case_that_fails_leaves_the_others():
+    cases = [Case("bad", "numpy", "lookup", {"batch": 4}), Case("good", "numpy", "lookup", NUMPY)]
+    workers = Workers(sys.executable, sys.executable)
+    try:
+        (found,) = run_groups([Group("g", cases)], workers, 1, lambda name: None)
+    finally:
+        workers.close()
+    bad, good = found.results
+    assert (bad.status, bad.reason) == ("failed", "KeyError: 'rows'")
+    assert good.status == "measured"
+
+
+def test_a_process_that_ends_is_a_failed_case():
+    worker = WorkerProcess("numpy", sys.executable)
+    worker._process.kill()
+    with pytest.raises(WorkerError, match="the process ended with -9"):
+        worker.ask("release")
+    worker.close()
+
+
+def interpreter_without_packages(folder):
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for the interpreter")
+def test_a_peer_that_is_not_installed_says_what_to_install(tmp_path):
+    python = interpreter_without_packages(tmp_path)
+    with pytest.raises(MissingPackagesError) as caught:
+        WorkerProcess("fbgemm", python)
+    assert str(caught.value) == "no torch, fbgemm_gpu: pip install tf_compemb[benchmark]"
+    workers = Workers(sys.executable, python)
+    case = Case("FBGEMM TBE", "fbgemm", "lookup", {**NUMPY, "method": "tbe"})
+    (found,) = run_groups([Group("g", [case])], workers, 1, lambda name: None)
+    assert found.results[0].status == "not installed"
+
+
+def test_a_case_that_does_not_fit_is_not_begun():
+    settings = {"rows": 10**15, "batch": 4, "dim": 8, "method": "full"}
+    workers = Workers(sys.executable, sys.executable)
+    group = Group("g", [Case("huge", "tf_keras", "lookup", settings)])
+    (found,) = run_groups([group], workers, 1, lambda name: None)
+    assert found.results[0].status == "skipped"
+    assert found.results[0].reason.startswith("needs 64000001.0 GB of memory, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sped"], "argument SUITE: invalid choice: 'sped'"),
+        (["lookup", "--rounds", "0"], "--rounds must be at least 1, not 0."),
+        (["lookup", "--peer-python", "/no/python"], "--peer-python /no/python is no program"),
+        (["lookup", "--only", "nothing"], "no group's name holds 'nothing'."),
+    ],
+)
+def test_mistakes_end_with_status_2_and_one_sentence(arguments, message, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_text("kept")
+    with pytest.raises(SystemExit):
+        main(["lookup", "--out", str(path)])
+    assert f"--out {path} is a file; give a directory." in capsys.readouterr().err
+    assert path.read_text() == "kept"
+
+
+@pytest.mark.slow
+def test_a_quick_run_prints_and_writes_everything(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["lookup", "--quick", "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lookup.json", "lookup.png"]
+    found = json.loads((tmp_path / "lookup.json").read_text())
+    assert "mean nothing" in found["warning"]
+    assert "mean nothing" in capsys.readouterr().out
+    status = {case["name"]: case["status"] for case in found["groups"][0]["cases"]}
+    for method in METHODS:
+        assert status[f"ours, {method}, tf_keras"] == "measured"
+        assert status[f"ours, {method}, Keras 3"] == "measured"
+    assert set(status.values()) <= {"measured", "not installed"}
+    assert found["machine"]["cores"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["memory", "ingest"])
+def test_quick_runs_of_programs_and_memory(suite, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert main([suite, "--quick", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / f"{suite}.json").read_text())
+    for group in found["groups"]:
+        for case in group["cases"]:
+            assert case["status"] == "measured", case
+            assert all(spread["median"] > 0 for spread in case["measures"].values())
+
+
+@pytest.mark.slow
+def test_the_gpu_suite_runs_on_a_cpu(tmp_path):
+    pytest.importorskip("jax")
+    assert main(["gpu", "--quick", "--device", "cpu", "--only", "JAX", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {case["status"] for group in found["groups"] for case in group["cases"]} == {"measured"}

@@ -1,0 +1,82 @@
+"""Who runs a case: a module of this package, in a process of its own.
+
+An engine's module has `PACKAGES`, the distributions whose versions are reported, and
+`prepare(task, settings)`, which returns a function to be called again and again: it returns a
+mapping from measure to value that it found itself, or anything else and is timed. It may have
+`details()`, what else is reported, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class UnavailableError(RuntimeError):
+    """A case cannot run here, and nothing is wrong; the message says what is not there."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a process for the cases of an engine is started.
+
+    Attributes:
+        module: Module of this package.
+        needs: Modules that must be installed.
+        install: Command that installs them.
+        environment: Variables of the process.
+        is_peer: Whether the interpreter for peers runs it.
+    """
+
+    module: str
+    needs: tuple[str, ...]
+    install: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_peer: bool = False
+
+
+_TRAIN = "pip install tf_compemb[train]"
+_PEERS = "pip install tf_compemb[benchmark]"
+# Its requirement fbgemm-gpu is the build for GPUs, which would overwrite the one for CPUs.
+_TORCHREC = f"{_PEERS} && pip install --no-deps torchrec==1.8.0"
+_KERAS3 = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
+_TF_KERAS = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "1"}
+
+ENGINES = {
+    "numpy": Engine("gather_limit", ("numpy",), "pip install numpy"),
+    "tf_keras": Engine(
+        "keras_tensorflow",
+        ("tf_keras", "tensorflow_recommenders"),
+        _TRAIN,
+        _TF_KERAS,
+    ),
+    "keras3": Engine(
+        "keras_tensorflow", ("tensorflow", "keras"), "pip install tensorflow keras", _KERAS3
+    ),
+    "keras-rs": Engine("keras_tensorflow", ("tensorflow", "keras_rs"), _PEERS, _KERAS3, True),
+    "torch": Engine("torch_tables", ("torch",), _PEERS, is_peer=True),
+    "fbgemm": Engine("torch_tables", ("torch", "fbgemm_gpu"), _PEERS, is_peer=True),
+    "torchrec": Engine(
+        "torch_tables", ("torch", "fbgemm_gpu", "torchrec"), _TORCHREC, is_peer=True
+    ),
+    "jax": Engine(
+        "keras_device",
+        ("keras", "jax"),
+        "pip install keras jax",
+        {
+            "KERAS_BACKEND": "jax",
+            "TF_USE_LEGACY_KERAS": "0",
+            # The GPU is shared with the process for torch.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        },
+    ),
+    "keras-torch": Engine(
+        "keras_device",
+        ("keras", "torch"),
+        "pip install keras torch",
+        {"KERAS_BACKEND": "torch", "TF_USE_LEGACY_KERAS": "0"},
+    ),
+    "programs": Engine("programs", ("pyarrow",), _TRAIN),
+    "process-memory": Engine("process_memory", ("tf_keras",), _TRAIN, _TF_KERAS),
+    "served": Engine("served_model", ("tf_keras",), _TRAIN, _TF_KERAS),
+}

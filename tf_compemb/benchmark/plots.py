@@ -1,0 +1,117 @@
+"""One plot for each suite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_compemb.benchmark.cases import CaseResult, Suite
+from tf_compemb.benchmark.methods import METHODS
+from tf_compemb.benchmark.runner import GroupResult
+from tf_compemb.benchmark.summary import spread_of
+from tf_compemb.benchmark.units import SECONDS, words
+
+_OURS, _THEIRS, _LIMIT = "tab:blue", "tab:gray", "tab:orange"
+_MOST_COLUMNS = 2
+
+
+def plot_suite(suite: Suite, groups: Sequence[GroupResult], path: Path) -> None:
+    """Draws a suite's first measure into a PNG.
+
+    Args:
+        suite: The suite.
+        groups: Its groups; cases that were not measured are left out.
+        path: The file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    shown = [group for group in groups if any(r.status == "measured" for r in group.results)]
+    {"bars": _bars, "lines": _lines}[suite.plot](figure, suite, shown)
+    figure.suptitle(suite.title)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _bars(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
+    """One panel for each group, one bar for each case."""
+    measure = suite.measures[0]
+    columns = min(_MOST_COLUMNS, len(groups))
+    rows = math.ceil(len(groups) / columns)
+    tallest = max(len(group.results) for group in groups)
+    figure.set_size_inches(6.5 * columns, rows * (0.24 * tallest + 1.1) + 0.4)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    scale, unit = _scale(measure)
+    for panel, group in zip(panels, groups, strict=False):
+        measured = [r for r in group.results if r.status == "measured" and measure in r.turns[0][0]]
+        found = [spread_of(result, measure) for result in measured]
+        medians = [scale * spread.median for spread in found]
+        errors = [
+            [scale * (spread.median - spread.lower) for spread in found],
+            [scale * (spread.upper - spread.median) for spread in found],
+        ]
+        names = [result.case.name for result in measured]
+        colors = [_color(result, group) for result in measured]
+        panel.barh(names, medians, xerr=errors, color=colors, error_kw={"elinewidth": 1})
+        panel.invert_yaxis()
+        panel.set_title(group.group.name, fontsize="medium")
+        panel.set_xlabel(unit)
+        panel.grid(alpha=0.3, axis="x")
+        panel.tick_params(axis="y", labelsize="small")
+        if max(medians) > 20 * min(medians):
+            panel.set_xscale("log")
+    for panel in panels[len(groups) :]:
+        panel.set_visible(False)
+
+
+def _lines(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
+    """Time against rows: one panel for each runtime and batch, one line for each group."""
+    panels: dict[str, list[GroupResult]] = {}
+    for group in groups:
+        runtime, _, _, batch = group.group.name.split(", ")
+        panels.setdefault(f"{runtime}, {batch}", []).append(group)
+    columns = min(_MOST_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure.set_size_inches(7.5 * columns, 4.6 * rows)
+    scale, unit = _scale(SECONDS)
+    for panel, (title, members) in zip(
+        figure.subplots(rows, columns, squeeze=False).flatten(), panels.items(), strict=False
+    ):
+        optimizers = list(dict.fromkeys(g.group.name.split(", ")[2] for g in members))
+        for group in members:
+            _, method, optimizer, _ = group.group.name.split(", ")
+            measured = [r for r in group.results if r.status == "measured"]
+            panel.plot(
+                [r.case.settings["rows"] for r in measured],
+                [scale * spread_of(r).median for r in measured],
+                "o-" if method == "full" else "s--",
+                color=f"C{optimizers.index(optimizer)}",
+                markersize=4,
+                label=f"{method}, {optimizer}",
+            )
+        panel.set_xscale("log")
+        panel.set_ylim(bottom=0)
+        panel.set_title(title, fontsize="medium")
+        panel.set_xlabel("rows of all tables")
+        panel.set_ylabel(unit)
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _scale(measure: str) -> tuple[float, str]:
+    """By what a measure is multiplied, and its unit."""
+    if measure == SECONDS:
+        return 1e3, "ms, median and quartiles"
+    if measure.endswith("_bytes"):
+        return 1e-6, f"{words(measure)} (MB)"
+    return 1.0, words(measure)
+
+
+def _color(result: CaseResult, group: GroupResult) -> str:
+    if result.case.name == group.group.limit:
+        return _LIMIT
+    is_ours = "encoder" in result.case.settings or result.case.settings.get("method") in METHODS
+    return _OURS if is_ours else _THEIRS
