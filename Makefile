@@ -26,7 +26,7 @@ $(VENV)/.train: setup.cfg pyproject.toml | $(VENV)/bin/pip
 	touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/pip
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[train,dev]" $(BACKENDS)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[train,serving,dev]" $(BACKENDS)
 	touch $@
 
 clean:
