@@ -7,7 +7,10 @@ once with ``keras.ops``, which also runs on the TensorFlow tensors inside a tf_k
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -62,6 +65,7 @@ __all__ = [
     "is_symbolic",
     "is_tensor",
     "keras",
+    "narrow_ids",
     "ops",
     "raise_in_graph",
     "register",
@@ -73,8 +77,23 @@ def register(cls: type) -> type:
     return keras.saving.register_keras_serializable(package="tf_compemb")(cls)
 
 
+_has_narrow_ids: contextvars.ContextVar[bool] = contextvars.ContextVar("narrow_ids", default=False)
+
+
+@contextlib.contextmanager
+def narrow_ids() -> Iterator[None]:
+    """Ids are computed in 32 bits within: TFLite divides no integers of 64."""
+    token = _has_narrow_ids.set(True)
+    try:
+        yield
+    finally:
+        _has_narrow_ids.reset(token)
+
+
 def id_dtype() -> str:
     """The integer type in which ids are computed: 64 bits wherever the runtime has them."""
+    if _has_narrow_ids.get():
+        return "int32"
     if BACKEND == "jax" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return "int32"
     return "int64"
