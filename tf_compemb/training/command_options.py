@@ -142,7 +142,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without a page of options before it."""
 
     def error(self, message: str) -> NoReturn:
@@ -150,7 +150,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         exit_on_error=exit_on_error,
         prog="python -m tf_compemb.train",
         argument_default=argparse.SUPPRESS,
@@ -160,7 +160,7 @@ def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
         ),
     )
     _add_data_options(parser.add_argument_group("data"))
-    _add_model_options(parser.add_argument_group("model"))
+    add_model_options(parser.add_argument_group("model"))
     _add_training_options(parser.add_argument_group("training"))
     _add_output_options(parser.add_argument_group("run"))
     return parser
@@ -219,7 +219,8 @@ def _add_data_options(group: Any) -> None:
     )
 
 
-def _add_model_options(group: Any) -> None:
+def add_model_options(group: Any) -> None:
+    """Adds the options that say which model and which embedding; `export` has them too."""
     _add(group, "--model", "the network", choices=MODELS)
     _add(
         group,
@@ -269,12 +270,6 @@ def _add_model_options(group: Any) -> None:
         action="append",
         metavar="NAME=VALUE",
     )
-    _add(
-        group,
-        "--precision",
-        "compute type of the network",
-        choices=("float32", "mixed_bfloat16"),
-    )
 
 
 def _add_training_options(group: Any) -> None:
@@ -293,6 +288,12 @@ def _add_training_options(group: Any) -> None:
         "step size (default: the optimiser's)",
         type=positive_number,
         metavar="RATE",
+    )
+    _add(
+        group,
+        "--precision",
+        "compute type of the network",
+        choices=("float32", "mixed_bfloat16"),
     )
     _add(group, "--seed", "of initial weights and order of rows", type=natural_number)
     _add(
