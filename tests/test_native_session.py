@@ -295,3 +295,14 @@ print(vectors[0, :, 0].tolist(), loaded - before, resident() - before, "tensorfl
     assert 0.95 * table_kib < int(kept[0]) < 1.1 * table_kib
     assert int(kept[1]) < 0.1 * table_kib
     assert kept[2] == "False"
+
+
+def test_the_library_leaves_other_libraries_their_symbols():
+    script = """
+from tf_compemb._tensorflow_c import library
+library()
+import hashlib, tensorflow
+print(hashlib.sha256(b"").hexdigest()[:8], int(tensorflow.constant(3)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "e3b0c442 3\n"), done.stderr

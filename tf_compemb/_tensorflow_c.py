@@ -153,7 +153,9 @@ def library() -> ctypes.CDLL:
     paths = [folder / ending.format(f"libtensorflow_{part}") for part in ("framework", "cc")]
     if not paths[1].exists():
         raise ImportError(f"This TensorFlow has no {paths[1].name}; Linux and macOS wheels do.")
-    _, tensorflow = [ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) for path in paths]
+    # Not RTLD_GLOBAL: TensorFlow's own OpenSSL would take the place of the one that Python's
+    # hashlib is linked with, and importing that afterwards would crash.
+    _, tensorflow = [ctypes.CDLL(str(path)) for path in paths]
     for name, (result, *arguments) in _PROTOTYPES.items():
         function = getattr(tensorflow, name)
         function.restype, function.argtypes = result, arguments
