@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -104,7 +105,8 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Ends the process."""
-        self._requests.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:

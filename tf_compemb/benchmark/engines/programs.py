@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tf_compemb.benchmark.engines.child_program import run_program
 
 PACKAGES = ("pyarrow", "tensorflow", "numpy")
 
@@ -29,9 +28,9 @@ def prepare(task: str, settings: dict[str, Any]) -> Callable[[], dict[str, float
 
 
 def _prepare(rows: int, encoder: str) -> dict[str, float]:
-    program = [sys.executable, "-m", "tf_compemb.data", "prepare", str(_raw_rows(rows))]
+    arguments = ("prepare", _raw_rows(rows), "--encoder", encoder)
     started = time.perf_counter()
-    peak = _run([*program, "--encoder", encoder, "--out", str(_prepared_path(rows, encoder))])
+    peak = run_program("tf_compemb.data", *arguments, "--out", _prepared_path(rows, encoder))
     seconds = time.perf_counter() - started
     return {"rows_per_second": rows / seconds, "seconds": seconds, "peak_rss_bytes": peak}
 
@@ -42,8 +41,7 @@ def _read(rows: int, encoder: str) -> dict[str, float]:
         _prepare(rows, encoder)
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        program = [sys.executable, "-m", "tf_compemb.benchmark.engines.read_epoch"]
-        peak = _run([*program, str(path), str(answer)])
+        peak = run_program("tf_compemb.benchmark.engines.read_epoch", path, answer)
         return {**json.loads(answer.read_text()), "peak_rss_bytes": peak}
 
 
@@ -60,33 +58,6 @@ def _prepared_path(rows: int, encoder: str) -> Path:
 @functools.cache
 def _raw_rows(rows: int) -> Path:
     path = Path(_folder().name) / f"{rows}.txt"
-    program = [sys.executable, "-m", "tf_compemb.data", "generate", "--rows", str(rows)]
-    _run([*program, "--cardinalities", "kaggle", "--out", str(path)])
+    arguments = ("generate", "--rows", str(rows), "--cardinalities", "kaggle")
+    run_program("tf_compemb.data", *arguments, "--out", path)
     return path
-
-
-def _run(command: list[str]) -> int:
-    """Runs a program; its peak resident memory in bytes.
-
-    Linux counts in the peak what this process had when it started the program, so nothing large
-    may be imported here.
-
-    Raises:
-        RuntimeError: It failed; the message is its last line.
-    """
-    package = Path(__file__).resolve().parents[3]
-    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            lines = output.read().decode(errors="replace").strip().splitlines()
-            raise RuntimeError(lines[-1] if lines else f"{command[3]} failed")
-    return usage.ru_maxrss if sys.platform == "darwin" else 1024 * usage.ru_maxrss
