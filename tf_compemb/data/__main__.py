@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was written.", file=sys.stderr)
-        return 130
+        again = "; the same command goes on from here" if options.run is _prepare else ""
+        print(f"interrupted{again}.", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -41,7 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tf_compemb.data", description="Criteo-format data: prepare and generate."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_prepare(commands.add_parser("prepare", help="raw files to a prepared data set"))
+    _add_prepare(
+        commands.add_parser(
+            "prepare", help="raw files to a prepared data set; goes on where it was killed"
+        )
+    )
     _add_generate(commands.add_parser("generate", help="a raw file of generated rows"))
     _add_describe(commands.add_parser("describe", help="what a prepared data set holds"))
     return parser
@@ -82,6 +88,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="skip: the share of bad lines that is an error (default: 0.01)",
     )
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=2**30,
+        metavar="BYTES",
+        help="what the numbering of a field may take; beyond it goes through temporary files "
+        "(default: 1073741824)",
+    )
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +132,7 @@ def _prepare(options: argparse.Namespace) -> None:
         hash_buckets=DEFAULT_HASH_BUCKETS if buckets is None else buckets,
         bad_lines=options.bad_lines,
         max_bad_share=options.max_bad_share,
+        memory=options.memory,
     )
     left_out = dataset.manifest["bad_lines"]
     bad = f", {left_out:,} bad lines in bad_lines.tsv" if left_out else ""

@@ -2,8 +2,8 @@
 
 Both work in the same two steps, so that the text is read once and no step holds all rows. Per block
 of rows, `encode_column` gives each row the position of its value among the block's distinct values
-(a local code) and what has to be kept of those values. At the end `finish_field` sees what all
-blocks kept of one field, with counts over the training rows, and says which id each entry gets.
+(a local code), and `Encoder.keep` says what has to be kept of those values, an entry each. At the
+end `numbering` goes through what all blocks kept of one field and gives each entry its id.
 """
 
 from __future__ import annotations
@@ -18,24 +18,6 @@ from tf_compemb.data.errors import DataError
 
 DEFAULT_HASH_BUCKETS = 2**20
 LARGEST_HASH_BUCKETS = 2**62
-
-
-@dataclass(frozen=True)
-class FinishedField:
-    """The ids of one field.
-
-    Attributes:
-        ids: `[entries]`, the id of each distinct value of each block, in the blocks' order.
-        cardinality: ids are in `[0, cardinality)`.
-        frequencies: training rows of each id, int64: `[cardinality]`, or `[k, 2]` as pairs
-            (id, count) for the `k` ids that occur.
-        vocabulary: the category of id `i` at position `i - 1`; None where none is kept.
-    """
-
-    ids: np.ndarray
-    cardinality: int
-    frequencies: np.ndarray
-    vocabulary: pa.Array | None
 
 
 class Encoder(Protocol):
@@ -56,11 +38,6 @@ class Encoder(Protocol):
 
     def keep(self, distinct: pa.StringArray) -> pa.Array:
         """What is kept of a block's distinct values, one entry each."""
-
-    def finish_field(
-        self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
-    ) -> FinishedField:
-        """Gives the entries their ids; `train_counts` is int32 `[entries]`."""
 
 
 @dataclass(frozen=True)
@@ -91,30 +68,6 @@ class VocabularyEncoder:
     def keep(self, distinct: pa.StringArray) -> pa.Array:
         """The strings themselves; with 64-bit offsets, as a field may have over 2 GB of them."""
         return distinct.cast(pa.large_string())
-
-    def finish_field(
-        self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
-    ) -> FinishedField:
-        """Unifies the blocks' values and numbers those that are frequent enough."""
-        encoded = kept.dictionary_encode()
-        # All chunks have the same dictionary, in the order of first sight.
-        distinct = encoded.chunk(encoded.num_chunks - 1).dictionary
-        entries = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-        counts = np.zeros(len(distinct), dtype=np.int64)
-        np.add.at(counts, entries, train_counts)
-        frequent = counts >= self.min_count
-        cardinality = 1 + int(np.count_nonzero(frequent))
-        if cardinality > 2**31:
-            raise DataError(
-                f"Field {field} has {cardinality} categories, more than 32-bit ids can tell apart; "
-                "raise min_count or use the hash encoder."
-            )
-        ids = np.where(frequent, np.cumsum(frequent), 0).astype(np.int32)
-        shared = counts[~frequent].sum(dtype=np.int64)
-        frequencies = np.concatenate([[shared], counts[frequent]])
-        return FinishedField(
-            ids[entries], cardinality, frequencies, distinct.filter(pa.array(frequent))
-        )
 
 
 @dataclass(frozen=True)
@@ -150,18 +103,6 @@ class HashEncoder:
     def keep(self, distinct: pa.StringArray) -> pa.Array:
         """The ids."""
         return pa.array(hash_ids(distinct, self.buckets))
-
-    def finish_field(
-        self, field: str, kept: pa.ChunkedArray, train_counts: np.ndarray
-    ) -> FinishedField:
-        """The ids are known already; counts what occurs in training."""
-        ids = kept.to_numpy()
-        in_training = train_counts > 0
-        occurring, position = np.unique(ids[in_training], return_inverse=True)
-        counts = np.zeros(len(occurring), dtype=np.int64)
-        np.add.at(counts, position, train_counts[in_training])
-        frequencies = np.stack([occurring, counts], axis=1)
-        return FinishedField(ids.astype(self.id_type), self.buckets, frequencies, None)
 
 
 def hash_ids(values: pa.StringArray, buckets: int) -> np.ndarray:

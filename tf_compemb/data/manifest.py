@@ -22,6 +22,8 @@ from tf_compemb.data.raw_reader import RawSource
 
 MANIFEST_FILE = "manifest.json"
 ROWS_FILE = "rows.bin"
+# Working files of a preparation; not there any more in a finished data set.
+WORK_FOLDER = "work"
 FORMAT = "tf_compemb prepared Criteo data"
 FORMAT_VERSION = 1
 TRUTH_SUFFIX = ".truth.json"
@@ -92,6 +94,8 @@ def write_manifest(
     digests: Mapping[str, str],
 ) -> None:
     """Writes the manifest of a complete folder; every other file in it is listed with its hash.
+
+    Working files are left out.
 
     Args:
         folder: holds all files of the data set except the manifest.
@@ -174,7 +178,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _list_files(folder: Path, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and folder / WORK_FOLDER not in path.parents
     )
     return {
         name: {

@@ -22,9 +22,9 @@ else:
 def new_folder(target: Path) -> Iterator[Path]:
     """Gives a temporary folder beside `target` that becomes `target` when the block succeeds.
 
-    When the block fails the temporary folder is removed. When the process is killed it stays, as
-    `.NAME.partial`, and the next call for the same target removes it and says so. While it is in
-    use it is locked.
+    When the block fails the temporary folder is removed. When the process is killed or interrupted
+    it stays, as `.NAME.partial`, and the next call for the same target gets it as it was left.
+    While it is in use it is locked.
 
     Raises:
         DataError: `target` exists, its place cannot be written, or another process is making it.
@@ -41,7 +41,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             require_absent(target)
             os.rename(partial, target)
             sync_folder(target.parent)
-    except BaseException:
+    except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     finally:
@@ -101,18 +101,13 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _create_locked(partial: Path, target: Path) -> int:
-    """Makes the temporary folder, empty, and returns the open descriptor that holds its lock."""
+    """Makes the temporary folder and returns the open descriptor that holds its lock."""
     with _writing(target):
-        leftover = partial.exists()
         partial.mkdir(exist_ok=True)
         lock = os.open(partial, os.O_RDONLY)
         try:
             _lock(lock, partial, target)
             require_absent(target)
-            if leftover:
-                print(f"{partial}: removed, left by a run that was killed.", file=sys.stderr)
-                for entry in partial.iterdir():
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         except BaseException:
             os.close(lock)
             raise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +19,12 @@ from tf_compemb.data.criteo_format import (
     transform_dense,
 )
 from tf_compemb.data.encoders import Encoder, encode_column
+from tf_compemb.data.manifest import sha256_of
+
+# Blocks of a part: about 2 million rows, what a killed preparation does again at most.
+PART_BLOCKS = 64
+ROWS = "rows.bin"
+BLOCKS = "blocks.npy"
 
 
 @dataclass(frozen=True)
@@ -52,81 +61,171 @@ def encode_table(table: pa.Table, encoder: Encoder) -> EncodedBlock:
 
 
 class Stage:
-    """Writes encoded blocks one after another, then gives them back field by field.
+    """The working files of a preparation, in parts of `PART_BLOCKS` blocks.
+
+    A part is a folder: `rows.bin`, the records with local codes; for each field a stream of what
+    was kept of its values and in how many rows each occurs, a batch a block; `blocks.npy`, int64
+    `[1 + 26, blocks]`, rows and entries of each block. Parts are written once and not changed.
 
     Args:
-        folder: an existing empty folder for the fields' values.
-        rows_path: the file for the records.
+        folder: an existing folder.
         encoder: says what is kept of a field and how wide ids are.
     """
 
-    def __init__(self, folder: Path, rows_path: Path, encoder: Encoder):
+    def __init__(self, folder: Path, encoder: Encoder):
         self._folder = folder
-        self._rows_path = rows_path
-        self._dtype = record_dtype(encoder.id_type)
+        self.dtype = record_dtype(encoder.id_type)
         self._schema = pa.schema([("kept", encoder.kept_type), ("count", pa.int32())])
-        self._block_stops: list[int] = []
-        self._rows_file = open(rows_path, "wb")  # noqa: SIM115 - closed by `close`
-        self._fields = [
-            pa.ipc.new_stream(str(self._field_path(name)), self._schema)
-            for name in CATEGORICAL_FIELDS
-        ]
+        self._sizes: list[np.ndarray] = []
+        self._open_files: list[Any] = []
+        self._open_sizes: list[list[int]] = []
+
+    @property
+    def parts(self) -> int:
+        """Parts there are."""
+        return len(self._sizes)
+
+    @property
+    def open_blocks(self) -> int:
+        """Blocks of the part that is open."""
+        return len(self._open_sizes)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows of the part that is open."""
+        return sum(sizes[0] for sizes in self._open_sizes)
 
     @property
     def rows(self) -> int:
-        """Rows written so far."""
-        return self._block_stops[-1] if self._block_stops else 0
+        """Rows of all closed parts."""
+        return int(sum(sizes[0].sum() for sizes in self._sizes))
+
+    def block_sizes(self, part: int) -> np.ndarray:
+        """Rows and, of each field, entries of a part's blocks: int64 `[1 + 26, blocks]`."""
+        return self._sizes[part]
 
     def append(self, block: EncodedBlock) -> None:
-        """Writes a block; one without rows is left out."""
+        """Writes a block to the part that is open, or opens one; one without rows is left out."""
         if not len(block.rows):
             return
-        self._rows_file.write(block.rows.data)
-        for writer, kept, counts in zip(self._fields, block.kept, block.counts, strict=True):
-            writer.write_batch(
-                pa.record_batch([kept, pa.array(counts, pa.int32())], schema=self._schema)
-            )
-        self._block_stops.append(self.rows + len(block.rows))
+        if not self._open_files:
+            self._open_part()
+        rows_file, *writers = self._open_files
+        rows_file.write(block.rows.data)
+        for writer, kept, counts in zip(writers, block.kept, block.counts, strict=True):
+            batch = pa.record_batch([kept, pa.array(counts, pa.int32())], schema=self._schema)
+            writer.write_batch(batch)
+        self._open_sizes.append([len(block.rows), *(len(kept) for kept in block.kept)])
+
+    def close_part(self) -> dict[str, str]:
+        """Ends the part that is open, and returns the SHA-256 of its files."""
+        self.close()
+        folder = self._part_folder(self.parts)
+        sizes = np.array(self._open_sizes, dtype=np.int64).T
+        np.save(folder / BLOCKS, sizes)
+        self._sizes.append(sizes)
+        self._open_sizes = []
+        return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
 
     def close(self) -> None:
-        """Closes the files; nothing can be appended afterwards, reading begins."""
-        self._rows_file.close()
-        for writer in self._fields:
-            writer.close()
+        """Closes the files."""
+        for file in self._open_files:
+            file.close()
+        self._open_files = []
 
-    def block_ranges(self) -> list[tuple[int, int]]:
-        """The `[start, stop)` rows of each block."""
-        return list(zip([0, *self._block_stops], self._block_stops, strict=False))
+    def _open_part(self) -> None:
+        folder = self._part_folder(self.parts)
+        shutil.rmtree(folder, ignore_errors=True)  # begun by a run that was killed
+        folder.mkdir()
+        self._open_files = [open(folder / ROWS, "wb")]  # noqa: SIM115 - closed by `close`
+        for name in CATEGORICAL_FIELDS:
+            self._open_files.append(pa.ipc.new_stream(str(folder / f"{name}.arrows"), self._schema))
 
-    def read_field(self, index: int, train_stop: int) -> tuple[pa.ChunkedArray, np.ndarray]:
-        """Returns what was kept of a field, a chunk a block, and counts over the training rows.
+    def take_part(self, digests: Mapping[str, str]) -> bool:
+        """Takes the next part as an earlier run left it, if its files are still what they were.
+
+        Args:
+            digests: the SHA-256 of the files that are needed, by name.
+        """
+        folder = self._part_folder(self.parts)
+        for name, digest in digests.items():
+            if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+                return False
+        self._sizes.append(np.load(folder / BLOCKS))
+        return True
+
+    def read_rows(self, part: int) -> Iterator[np.ndarray]:
+        """Yields the records of a part's blocks."""
+        with open(self._part_folder(part) / ROWS, "rb") as file:
+            for rows in self._sizes[part][0]:
+                yield np.fromfile(file, self.dtype, rows)
+
+    def read_codes(self, part: int, start: int, rows: int) -> np.ndarray:
+        """Returns the local codes `[rows, 26]` of records from the part's record `start` on."""
+        path = self._part_folder(part) / ROWS
+        offset = start * self.dtype.itemsize
+        return np.fromfile(path, self.dtype, rows, offset=offset)["categorical"]
+
+    def drop_rows(self, part: int) -> None:
+        """Removes a part's records, which are not needed any more."""
+        (self._part_folder(part) / ROWS).unlink(missing_ok=True)
+
+    def field(self, index: int, train_stop: int) -> StagedField:
+        """What was kept of a field.
 
         Args:
             index: 0 for C1.
             train_stop: rows before this one are for training.
-
-        Returns:
-            The kept entries, and int32 `[entries]`: in how many training rows each occurs.
         """
-        path = str(self._field_path(CATEGORICAL_FIELDS[index]))
-        table = pa.ipc.open_stream(pa.memory_map(path)).read_all()
-        counts = []
-        for (start, stop), chunk in zip(
-            self.block_ranges(), table.column("count").chunks, strict=True
-        ):
-            if stop <= train_stop:
-                counts.append(chunk.to_numpy())
-            elif start < train_stop:
-                codes = self._read_rows(start, train_stop)["categorical"][:, index]
-                counts.append(np.bincount(codes, minlength=len(chunk)).astype(np.int32))
-            else:
-                counts.append(np.zeros(len(chunk), dtype=np.int32))
-        return table.column("kept"), np.concatenate(counts)
+        return StagedField(self, index, train_stop)
 
-    def _read_rows(self, start: int, stop: int) -> np.ndarray:
-        return np.fromfile(
-            self._rows_path, self._dtype, stop - start, offset=start * self._dtype.itemsize
-        )
+    def field_path(self, part: int, index: int) -> Path:
+        """The stream of a field's values in a part."""
+        return self._part_folder(part) / f"{CATEGORICAL_FIELDS[index]}.arrows"
 
-    def _field_path(self, name: str) -> Path:
-        return self._folder / f"{name}.arrows"
+    def _part_folder(self, part: int) -> Path:
+        return self._folder / f"part-{part:06d}"
+
+
+class StagedField:
+    """What was kept of one field, a part at a time; may be gone through several times.
+
+    Args: as of `Stage.field`.
+    """
+
+    def __init__(self, stage: Stage, index: int, train_stop: int):
+        self._stage = stage
+        self._index = index
+        self._train_stop = train_stop
+        self._paths = [stage.field_path(part, index) for part in range(stage.parts)]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self._paths)
+
+    def __iter__(self) -> Iterator[tuple[pa.Array, np.ndarray]]:
+        """Yields, for each part, the entries, and int32 how many training rows each occurs in."""
+        start = 0
+        for part, path in enumerate(self._paths):
+            with pa.OSFile(str(path)) as file:
+                table = pa.ipc.open_stream(file).read_all()
+            counts = self._train_counts(part, start, table.column("count"))
+            yield table.column("kept").combine_chunks(), counts
+            start += int(self._stage.block_sizes(part)[0].sum())
+
+    def drop(self) -> None:
+        """Removes the files."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
+    def _train_counts(self, part: int, start: int, counted: pa.ChunkedArray) -> np.ndarray:
+        counts = np.array(counted.to_numpy(), dtype=np.int32)
+        entry, record = 0, 0
+        for rows, entries in self._stage.block_sizes(part)[[0, 1 + self._index]].T:
+            if start + rows > self._train_stop:
+                train = max(0, self._train_stop - start)
+                codes = self._stage.read_codes(part, record, train)[:, self._index]
+                counts[entry : entry + entries] = np.bincount(codes, minlength=entries)
+            start, entry, record = start + rows, entry + entries, record + rows
+        return counts

@@ -1,0 +1,153 @@
+"""Steps 2 and 3 of a preparation: ids for the staged values, and the records with them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tf_compemb.data import manifest as manifests
+from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS
+from tf_compemb.data.encoders import Encoder
+from tf_compemb.data.field_files import field_files, ids_path
+from tf_compemb.data.journal import CannotResumeError, Journal
+from tf_compemb.data.manifest import sha256_of
+from tf_compemb.data.new_folder import sync_folder
+from tf_compemb.data.numbering import number_field
+from tf_compemb.data.staging import Stage
+
+
+def number_fields(
+    folder: Path, stage: Stage, encoder: Encoder, journal: Journal, train_stop: int, memory: int
+) -> tuple[list[int], dict[str, str]]:
+    """Step 2: writes vocabulary and frequencies of each field and, for step 3, the staged ids.
+
+    Returns:
+        The cardinalities, and the SHA-256 of the data set's files.
+
+    Raises:
+        DataError: a field has too many categories.
+        CannotResumeError: what an earlier run left is damaged.
+    """
+    finished = {record["name"]: record for record in journal.records("field")}
+    has_vocabulary = encoder.name == "vocabulary"
+    names = ("frequencies", "vocabulary") if has_vocabulary else ("frequencies",)
+    for name in names:
+        (folder / name).mkdir(exist_ok=True)
+    for index, name in enumerate(CATEGORICAL_FIELDS):
+        entries = stage.field(index, train_stop)
+        if name in finished:
+            _compare(folder, finished[name]["files"])
+        else:
+            spill = journal.work / "spill"
+            shutil.rmtree(spill, ignore_errors=True)
+            spill.mkdir()
+            with field_files(folder, journal.work, name, encoder) as files:
+                cardinality = number_field(name, entries, encoder, files, spill, memory)
+            shutil.rmtree(spill)
+            finished[name] = _record_field(folder, journal, name, cardinality, has_vocabulary)
+        entries.drop()
+    for name in names:
+        sync_folder(folder / name)
+    records = [finished[name] for name in CATEGORICAL_FIELDS]
+    digests = {name: digest for record in records for name, digest in record["files"].items()}
+    return [record["cardinality"] for record in records], digests
+
+
+def _record_field(
+    folder: Path, journal: Journal, name: str, cardinality: int, has_vocabulary: bool
+) -> dict[str, Any]:
+    ids = ids_path(journal.work, name).relative_to(folder).as_posix()
+    written = [ids, manifests.frequencies_file(name)]
+    if has_vocabulary:
+        written.append(manifests.vocabulary_file(name))
+    files = {path: sha256_of(folder / path) for path in written}
+    journal.add("field", name=name, cardinality=cardinality, files=files)
+    return journal.records("field")[-1]
+
+
+def _compare(folder: Path, digests: dict[str, str]) -> None:
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise CannotResumeError("its working files are damaged")
+
+
+def replace_codes(folder: Path, stage: Stage, encoder: Encoder, journal: Journal) -> str:
+    """Step 3: writes the records with ids for codes, part by part; each part's codes then go.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        CannotResumeError: what an earlier run left is damaged.
+    """
+    path = folder / manifests.ROWS_FILE
+    path.touch()
+    digest = hashlib.sha256()
+    done = journal.records("rows")
+    with ExitStack() as files:
+        file = files.enter_context(open(path, "rb+"))
+        ids = _StagedIds(journal.work, encoder, files)
+        for part in range(stage.parts):
+            sizes = stage.block_sizes(part)
+            if part < len(done):
+                ids.skip(sizes)
+                _read_part(file, sizes[0] * stage.dtype.itemsize, digest, done[part]["sha256"])
+            else:
+                written = _write_part(file, stage, part, ids, digest)
+                journal.add("rows", sha256=written)
+            stage.drop_rows(part)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+class _StagedIds:
+    """The ids of the staged entries of all fields, read from front to back.
+
+    Not mapped: mapped pages would count as our memory.
+    """
+
+    def __init__(self, work: Path, encoder: Encoder, files: ExitStack):
+        self._type = np.dtype(encoder.id_type)
+        self._files = [
+            files.enter_context(ids_path(work, name).open("rb")) for name in CATEGORICAL_FIELDS
+        ]
+
+    def skip(self, sizes: np.ndarray) -> None:
+        """Leaves a part out, given its `block_sizes`."""
+        for file, entries in zip(self._files, sizes[1:].sum(axis=1), strict=True):
+            file.seek(int(entries) * self._type.itemsize, os.SEEK_CUR)
+
+    def replace(self, codes: np.ndarray, sizes: np.ndarray) -> None:
+        """Puts ids in the place of a block's codes `[rows, 26]`, given its entries `[26]`."""
+        for index, (file, entries) in enumerate(zip(self._files, sizes, strict=True)):
+            codes[:, index] = np.fromfile(file, self._type, entries)[codes[:, index]]
+
+
+def _read_part(file: BinaryIO, sizes: np.ndarray, digest: Any, expected: str) -> None:
+    of_part = hashlib.sha256()
+    for size in sizes:
+        data = file.read(size)
+        digest.update(data)
+        of_part.update(data)
+    if of_part.hexdigest() != expected:
+        raise CannotResumeError("its working files are damaged")
+
+
+def _write_part(file: BinaryIO, stage: Stage, part: int, ids: _StagedIds, digest: Any) -> str:
+    of_part = hashlib.sha256()
+    entries = stage.block_sizes(part)[1:]
+    for block, rows in enumerate(stage.read_rows(part)):
+        ids.replace(rows["categorical"], entries[:, block])
+        file.write(rows.data)
+        digest.update(rows.data)
+        of_part.update(rows.data)
+    file.flush()
+    return of_part.hexdigest()
