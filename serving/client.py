@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tf_compemb._native_log import import_tensorflow_quietly
+from tf_compemb.training.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,7 +32,7 @@ _HTTP_CODES = {
 }
 
 
-class ServingError(Exception):
+class ServingError(UserError):
     """A server answered with an error, or did not answer.
 
     Attributes:

@@ -1,0 +1,98 @@
+"""`python -m tf_compemb.serving predict`: click probabilities of Criteo lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from tf_compemb.serving.client import Arrays, Client, GrpcClient, RestClient, predict
+from tf_compemb.serving.client_rows import STDIN, batches, raw_inputs, read_rows
+from tf_compemb.training.command_options import natural_number, positive_integer
+from tf_compemb.training.errors import UserError
+
+_COLUMNS = ("click_probability", "logit")
+
+
+def add_predict(commands: Any) -> None:
+    """Adds the sub-command to argparse's sub-parsers; its function is in `run`."""
+    parser = commands.add_parser(
+        "predict",
+        help="click probabilities of Criteo lines from a running server",
+        description=(
+            "Send Criteo lines to a server, the local one or TensorFlow Serving, and print each "
+            "line's click probability and logit."
+        ),
+    )
+    parser.set_defaults(run=run_predict)
+    address = parser.add_mutually_exclusive_group(required=True)
+    address.add_argument("--grpc", metavar="HOST:PORT", help="the server's gRPC address")
+    address.add_argument("--rest", metavar="URL", help="of the REST API: http://HOST:PORT")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the served model")
+    parser.add_argument(
+        "--version", type=natural_number, metavar="N", help="of the model (default: the newest)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive_integer,
+        default=1024,
+        metavar="N",
+        help="lines of a request (default: 1024)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("tsv", "jsonl"),
+        default="tsv",
+        help="a table with a line of names, or a JSON object a line (default: tsv)",
+    )
+    parser.add_argument(
+        "file",
+        nargs="?",
+        default=STDIN,
+        metavar="FILE",
+        help="tab-separated lines of 39 features, or 40 with a label, plain or gzip "
+        "(default: standard input)",
+    )
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Runs the sub-command.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: The address is none.
+        DataError: The file cannot be read, or a line is wrong.
+        ServingError: The server refused, or cannot be reached.
+    """
+    client: Client
+    if options.rest:
+        try:
+            client = RestClient(options.rest)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    else:
+        client = GrpcClient(options.grpc)
+    try:
+        if options.format == "tsv":
+            print("\t".join(_COLUMNS))
+        for part in batches(read_rows(options.file), options.batch_size):
+            outputs = predict(
+                client, options.model, raw_inputs(part), signature="raw", version=options.version
+            )
+            _print(outputs, options.format)
+    finally:
+        client.close()
+    return 0
+
+
+def _print(outputs: Arrays, form: str) -> None:
+    # As float32, the model's type: over REST numbers come as float64, with digits of no meaning.
+    columns = [outputs[name].astype("float32").ravel() for name in _COLUMNS]
+    for values in zip(*columns, strict=True):
+        if form == "tsv":
+            print(*values, sep="\t")
+        else:
+            pairs = zip(_COLUMNS, values, strict=True)
+            print(json.dumps({name: float(str(value)) for name, value in pairs}))

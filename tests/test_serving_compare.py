@@ -1,0 +1,377 @@
+"""The comparison of served models: what is read, timed and counted, and what is printed of it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tf_compemb.serving import memory
+from tf_compemb.serving.agreement import agreement
+from tf_compemb.serving.compare_inputs import drawn_rows, real_rows
+from tf_compemb.serving.compare_models import (
+    cardinalities,
+    have_same_weights,
+    is_trained,
+    model_card,
+    parse_models,
+    stored_bytes,
+    theoretical_bytes,
+)
+from tf_compemb.serving.compare_report import against_theory, summary
+from tf_compemb.serving.cut_model import cut_cardinalities, model_options
+from tf_compemb.serving.latency import WARM_UP_CALLS, Case, measure_latency
+from tf_compemb.training.errors import UserError
+from tf_compemb.training.options import TrainingOptions
+
+needs_proc = pytest.mark.skipif(not memory.PROC.joinpath("self").exists(), reason="needs /proc")
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A directory like an exported model's; version 10 is newer than 9."""
+    for version in ("9", "10"):
+        folder = tmp_path / "qr" / version
+        (folder / "variables").mkdir(parents=True)
+        (folder / "assets").mkdir()
+        (folder / "saved_model.pb").write_bytes(bytes(7))
+        (folder / "variables" / "variables.data-00000-of-00001").write_bytes(bytes(1000))
+        (folder / "assets" / "vocabulary_C1.txt").write_bytes(bytes(30))
+        (folder / "assets.extra").mkdir()
+        (folder / "assets.extra" / "tf_serving_warmup_requests").write_bytes(bytes(99))
+        fields = [{"name": f"C{i}", "rows": int(version) * i} for i in range(1, 27)]
+        card = {
+            "trained": True,
+            "metrics": {"test_loss": 0.5},
+            "bytes": {"embeddings": 800, "network": 200, "weights": 1000, "vocabulary": 30},
+            "embeddings": [{"method": "qr", "fields": fields}],
+        }
+        (folder / "model_card.json").write_text(json.dumps(card))
+    (tmp_path / "qr" / ".partial-host-1").mkdir()
+    return tmp_path / "qr"
+
+
+def test_models_as_the_command_line_names_them(exported):
+    texts = [str(exported), f"other={exported}", "gpu=grpc://h:8500,http://h:8501"]
+    first, second, third = parse_models(texts, ["gpu=12"])
+    assert (first.name, first.directory, first.is_running) == ("qr", exported, False)
+    assert (second.name, second.directory) == ("other", exported)
+    assert (third.grpc, third.rest, third.pid) == ("h:8500", "http://h:8501", 12)
+    (both,) = parse_models([f"qr=grpc://h:8500,{exported}"], [])
+    assert both.is_running
+    assert both.directory == exported
+
+
+@pytest.mark.parametrize(
+    ("texts", "pids", "word"),
+    [
+        (["missing"], [], "missing holds no exported model"),
+        (["grpc://h:8500"], [], "Give NAME=grpc://h:8500"),
+        (["a=grpc://h"], [], "give grpc://HOST:PORT"),
+        (["a="], [], "a= holds no exported model"),
+        (["a=grpc://h:1", "a=grpc://h:2"], [], "Two models are called a"),
+        (["a=grpc://h:1"], ["b=2"], "no running server is called b"),
+        (["a=grpc://h:1"], ["a=x"], "--pid takes NAME=PID"),
+    ],
+)
+def test_models_that_are_none(texts, pids, word):
+    with pytest.raises(UserError, match=re.escape(word)):
+        parse_models(texts, pids)
+
+
+def test_a_version_s_folder_is_no_model(exported):
+    with pytest.raises(UserError, match="is one version of a model"):
+        parse_models([str(exported / "9")], [])
+
+
+def test_sizes_are_the_newest_version_s(exported):
+    card = model_card(exported)
+    assert cardinalities(card) == [10 * i for i in range(1, 27)]
+    assert theoretical_bytes(card)["weights"] == 1000
+    assert stored_bytes(exported / "10") == 7 + 1000 + 30
+
+
+def test_a_missing_or_damaged_card_is_one_sentence(exported):
+    (exported / "10" / "model_card.json").write_text("{")
+    with pytest.raises(UserError, match=r"10/model_card.json is not valid JSON"):
+        model_card(exported)
+    (exported / "10" / "model_card.json").unlink()
+    with pytest.raises(UserError, match=r"model_card.json cannot be read"):
+        model_card(exported)
+
+
+def test_which_models_should_agree():
+    run = {"trained": True, "metrics": {"loss": 0.5}, "training": {"options": {}}, "data": {}}
+    assert have_same_weights(run, {**run, "precision": "bfloat16"})
+    assert not have_same_weights(run, {**run, "metrics": {"loss": 0.6}})
+    assert not have_same_weights(run, None)
+    assert not have_same_weights({"trained": False}, {"trained": False})
+    assert [is_trained(card) for card in (run, {"trained": False}, None)] == [True, False, False]
+
+
+def test_a_twin_has_the_options_of_its_model_and_small_tables():
+    run = TrainingOptions(model="dcn", embedding=("qr",), collisions=60, dim=8, epochs=3)
+    card = {"trained": True, "training": {"options": run.to_json()}}
+    options = model_options(card)
+    assert options == TrainingOptions(model="dcn", embedding=("qr",), collisions=60, dim=8)
+    sizes = [10_000_000, 1500, 2001, 10_000_000, 3]
+    assert cut_cardinalities(sizes, options) == [2002, 1500, 2001, 2002, 3]
+    wide = options.replace(collisions=1000, threshold=50)
+    assert cut_cardinalities([5000, 4050], wide) == [4051, 4050]
+    assert model_options({"trained": None}) is None
+
+
+# --- Memory ------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+block = bytearray(b"x" * int(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder():
+    """Starts processes that hold so many bytes, through a shell as in a container."""
+    started = []
+
+    def start(size):
+        quoted = [sys.executable, "-c", '"$0"', str(size)]
+        command = ["sh", "-c", " ".join(quoted) + "; true", HOLDER]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout.readline() == b"ready\n"
+        return process.pid
+
+    yield start
+    for process in started:
+        process.communicate()
+
+
+@needs_proc
+def test_anonymous_memory_of_a_process_below_a_shell(holder):
+    small, large = holder(1_000), holder(32_000_000)
+    assert len(memory.process_tree(large)) == 2
+    difference = (
+        memory.process_memory(large).anonymous_bytes - memory.process_memory(small).anonymous_bytes
+    )
+    assert difference == pytest.approx(32_000_000, rel=0.02)
+    held = memory.process_memory(large)
+    assert held.peak_bytes > held.anonymous_bytes
+
+
+@needs_proc
+def test_a_process_that_is_gone_is_one_sentence():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    with pytest.raises(memory.MeasurementError, match="There is no process to measure"):
+        memory.process_memory(process.pid)
+
+
+class FakeNvml:
+    """Two cards; what runs on them is given."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, cards, driver=True):
+        self.cards, self.driver, self.is_open = cards, driver, False
+
+    def nvmlInit(self):  # noqa: N802
+        if not self.driver:
+            raise self.NVMLError
+        self.is_open = True
+
+    def nvmlShutdown(self):  # noqa: N802
+        self.is_open = False
+
+    def nvmlDeviceGetCount(self):  # noqa: N802
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return index
+
+    def nvmlDeviceGetComputeRunningProcesses(self, index):  # noqa: N802
+        return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in self.cards[index]]
+
+
+@needs_proc
+def test_gpu_memory_is_that_of_the_process_on_all_cards():
+    pid = os.getpid()
+    nvml = FakeNvml([[(pid, 100), (1, 7)], [(pid, 20)]])
+    assert memory.gpu_bytes(pid, nvml) == 120
+    assert not nvml.is_open
+    assert memory.gpu_bytes(pid, FakeNvml([[(1, 7)]])) is None
+    assert memory.gpu_bytes(pid, FakeNvml([], driver=False)) is None
+
+
+@needs_proc
+def test_a_driver_that_keeps_sizes_to_itself_is_an_error():
+    nvml = FakeNvml([[(os.getpid(), None)]])
+    with pytest.raises(memory.MeasurementError, match="measure on the host"):
+        memory.gpu_bytes(os.getpid(), nvml)
+    assert not nvml.is_open
+
+
+# --- Latency -----------------------------------------------------------------------------------
+
+
+class FakeClock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def slow_client(clock, milliseconds):
+    """Answers after so many milliseconds, one after another; those of the warm-up come first."""
+    waits = iter(milliseconds)
+
+    def send(request):
+        assert request == "request"
+        clock.now += next(waits) / 1e3
+
+    return SimpleNamespace(send=send)
+
+
+def test_percentiles_and_throughput_by_hand():
+    clock = FakeClock()
+    warm_up = [1000.0] * WARM_UP_CALLS
+    rounds = [*warm_up, 1.0, 2.0, 3.0, 10.0, *warm_up, 2.0, 2.0, 2.0, 2.0]
+    other = [5.0] * (2 * (WARM_UP_CALLS + 4))
+    cases = [
+        Case("a", "grpc", 64, slow_client(clock, rounds), "request"),
+        Case("b", "grpc", 64, slow_client(clock, other), "request"),
+    ]
+    order = []
+    first, second = measure_latency(
+        cases, repeats=2, calls=4, report=lambda case: order.append(case.model), clock=clock
+    )
+    assert order == ["a", "b", "a", "b"]
+    np.testing.assert_allclose(first.percentile_ms(50), [2.5, 2.0])
+    # Linear between the third (3 ms) and the fourth (10 ms) call: 3 + 0.97 * 7.
+    np.testing.assert_allclose(first.percentile_ms(99), [9.79, 2.0])
+    np.testing.assert_allclose(first.rows_per_second(), [4 * 64 / 0.016, 4 * 64 / 0.008])
+    np.testing.assert_allclose(second.percentile_ms(50), [5.0, 5.0])
+
+
+# --- Outputs and inputs --------------------------------------------------------------------------
+
+
+def outputs_of(logits):
+    logits = np.array(logits)[:, None]
+    return {"logit": logits, "click_probability": 1 / (1 + np.exp(-logits))}
+
+
+def test_agreement_by_hand():
+    one = outputs_of([0.0, np.log(3.0)])  # 0.5, 0.75
+    two = outputs_of([np.log(3.0), np.log(4.0)])  # 0.75, 0.8
+    found = agreement(one, two, same_weights=True, trained=True)
+    assert found.max_difference == pytest.approx(0.25)
+    assert found.mean_difference == pytest.approx(0.15)
+    assert found.logit_correlation == pytest.approx(1.0)
+    falling = agreement(one, outputs_of([1.0, 0.0]), same_weights=False, trained=True)
+    assert falling.logit_correlation == pytest.approx(-1.0)
+
+
+def test_no_correlation_where_it_means_nothing():
+    one, constant = outputs_of([0.0, 1.0]), outputs_of([1.0, 1.0])
+    assert agreement(one, one, same_weights=False, trained=False).logit_correlation is None
+    assert agreement(one, constant, same_weights=False, trained=True).logit_correlation is None
+
+
+def test_drawn_ids_are_known_to_every_model():
+    sizes = [[7] * 26, [3, 100] * 13]
+    rows = drawn_rows(sizes, 2000, seed=1)
+    assert rows.signature == "serving_default"
+    assert rows.inputs["dense"].shape == (2000, 13)
+    ids = rows.inputs["categorical"]
+    assert (ids.shape, ids.dtype) == ((2000, 26), np.int64)
+    assert ids.max(axis=0).tolist() == [2, 6] * 13
+    assert ids.min() == 0
+    np.testing.assert_array_equal(drawn_rows(sizes, 2000, seed=1).inputs["categorical"], ids)
+    assert (drawn_rows(sizes, 2000, seed=2).inputs["categorical"] != ids).any()
+
+
+def test_models_of_other_rows_are_refused():
+    with pytest.raises(UserError, match="3 categorical fields instead of 26"):
+        drawn_rows([[7] * 3], 10, seed=0)
+
+
+def test_a_short_file_begins_again(tmp_path):
+    line = "1\t{}" + 12 * "\t" + "\ta" + 25 * "\t"
+    (tmp_path / "rows.txt").write_text("\n".join(line.format(i) for i in range(3)))
+    rows = real_rows(str(tmp_path / "rows.txt"), 5)
+    assert rows.signature == "raw"
+    assert rows.inputs["integers"][:, 0].tolist() == [b"0", b"1", b"2", b"0", b"1"]
+    assert rows.first(2)["categories"].shape == (2, 26)
+
+
+# --- The report ----------------------------------------------------------------------------------
+
+
+def measured(name, weights, anonymous):
+    latency = {"protocol": "grpc", "batch": 64, "p50_ms": [3.0, 1.0, 2.0]}
+    latency |= {"p99_ms": [4.0, 4.0, 9.0], "rows_per_second": [64.0, 64.0, 70.0]}
+    agreed = agreement(outputs_of([0, 1]), outputs_of([0, 1]), same_weights=True, trained=True)
+    return {
+        "name": name,
+        "theoretical_bytes": {"weights": weights, "vocabulary": 0},
+        "saved_model_bytes": weights + 50,
+        "memory": {
+            "anonymous_bytes": anonymous,
+            "peak_bytes": [9, 8, 7],
+            "start_seconds": [1.5, 1.6, 2.5],
+        },
+        "cut": {
+            "theoretical_bytes": {"weights": 10},
+            "memory": {"anonymous_bytes": [71, 75, 72]},
+        },
+        "latency": [latency],
+        "agreement": {**vars(agreed), "largest_difference_grpc_rest": None},
+    }
+
+
+def test_the_summary_by_hand():
+    empty = {"anonymous_bytes": [50, 70, 60], "peak_bytes": [1], "start_seconds": [1.0, 1.1, 1.2]}
+    models = [measured("full", 640, [700, 720, 704]), measured("qr", 40, [100, 102, 98])]
+    full, qr = summary({"empty": empty, "models": models})
+    assert full["rss_anon_over_empty_bytes"] == 704 - 60
+    assert full["rss_anon_spread_bytes"] == 10
+    assert full["load_seconds"] == pytest.approx(0.5)
+    assert full["peak_rss_bytes"] == 8
+    assert qr["rss_anon_difference_to_first_bytes"] == 40 - 644
+    assert qr["theoretical_difference_to_first_bytes"] == 40 - 640
+    assert (full["tables_theoretical_bytes"], full["tables_rss_anon_bytes"]) == (630, 704 - 72)
+    assert (qr["grpc_64_p50_ms"], qr["grpc_64_p99_ms"]) == (2.0, 4.0)
+    assert qr["grpc_64_rows_per_second"] == 64.0
+    assert list(full) == list(qr)
+
+
+def test_a_running_server_without_pid_has_no_memory():
+    model = {**measured("full", 640, []), "memory": None, "cut": None}
+    (row,) = summary({"empty": None, "models": [model]})
+    assert row["rss_anon_over_empty_bytes"] is None
+    assert row["tables_rss_anon_bytes"] is None
+    assert row["grpc_64_p50_ms"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("theory", "over", "said"),
+    [
+        (640_000_000, 652_800_000, "+2.0 %"),
+        (16_000_000, 15_680_000, "-2.0 %"),
+        (15_999_999, 16_100_000, ""),
+        (130_000, 1_999_999, "below 2 MB"),
+        (130_000, 2_000_001, ""),
+        (None, 5, ""),
+    ],
+)
+def test_a_ratio_is_given_only_where_it_means_something(theory, over, said):
+    assert against_theory(theory, over) == said
