@@ -100,14 +100,22 @@ class GrpcClient:
     Args:
         address: `host:port`.
         timeout: Seconds that a call may take.
+
+    Raises:
+        UserError: A package is missing.
     """
 
     def __init__(self, address: str, timeout: float = 30.0):
-        # tensorflow-serving-api's messages import TensorFlow.
-        self._tf = import_tensorflow_quietly(
-            "tensorflow_serving.apis.prediction_service_pb2_grpc",
-            "tensorflow_serving.apis.model_service_pb2_grpc",
-        )
+        try:  # tensorflow-serving-api's messages import TensorFlow.
+            self._tf = import_tensorflow_quietly(
+                "tensorflow_serving.apis.prediction_service_pb2_grpc",
+                "tensorflow_serving.apis.model_service_pb2_grpc",
+            )
+        except ImportError as error:
+            raise UserError(
+                f"gRPC needs the package {error.name}: install it with "
+                "`pip install tf_compemb[serving]`, or use REST."
+            ) from error
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from typing import Any
 
 from tf_compemb.serving.client import Arrays, Client, GrpcClient, RestClient, predict
@@ -75,16 +77,24 @@ def run_predict(options: argparse.Namespace) -> int:
     else:
         client = GrpcClient(options.grpc)
     try:
-        if options.format == "tsv":
-            print("\t".join(_COLUMNS))
-        for part in batches(read_rows(options.file), options.batch_size):
-            outputs = predict(
-                client, options.model, raw_inputs(part), signature="raw", version=options.version
-            )
-            _print(outputs, options.format)
+        _predict_lines(client, options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has enough; Python would complain at its end otherwise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         client.close()
     return 0
+
+
+def _predict_lines(client: Client, options: argparse.Namespace) -> None:
+    if options.format == "tsv":
+        print("\t".join(_COLUMNS))
+    for part in batches(read_rows(options.file), options.batch_size):
+        outputs = predict(
+            client, options.model, raw_inputs(part), signature="raw", version=options.version
+        )
+        _print(outputs, options.format)
 
 
 def _print(outputs: Arrays, form: str) -> None:

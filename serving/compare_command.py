@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 import sys
 import time
@@ -136,6 +137,7 @@ def run_compare(options: argparse.Namespace) -> int:
     models = parse_models(options.models, options.pid)
     out = Path(options.out)
     check_writable(out)
+    _check_packages()
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     from tf_compemb.serving.compare import Settings, compare
     from tf_compemb.serving.compare_inputs import Rows, drawn_rows, real_rows
@@ -176,6 +178,16 @@ def run_compare(options: argparse.Namespace) -> int:
     plot(summarized, out / "comparison.png")
     print_report(summarized, notes(about, found), out)
     return 0
+
+
+def _check_packages() -> None:
+    """Tells before anything is measured what is missing."""
+    for module in ("rich", "matplotlib", "tensorflow_serving"):
+        if importlib.util.find_spec(module) is None:
+            raise UserError(
+                f"A comparison needs the package {module}: install what it takes with "
+                "`pip install tf_compemb[train,serving]`."
+            )
 
 
 def _batches(text: str) -> list[int]:

@@ -11,6 +11,7 @@ from tf_compemb import __version__
 PROGRAMS = {
     "train": ("tf_compemb.train", "train a click model and report quality, bytes and speed"),
     "export": ("tf_compemb.export.__main__", "export a trained model for TF-Serving or LiteRT"),
+    "serving": ("tf_compemb.serving.__main__", "serve, call and compare exported models"),
     "data": ("tf_compemb.data.__main__", "prepare, generate or describe Criteo-format data"),
     "benchmark": ("tf_compemb.benchmark.__main__", "measure speed and memory beside the peers"),
 }
