@@ -52,8 +52,8 @@ def _run(options: Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     described = machine.describe()
     print(machine.summary(described))
-    if options.quick:
-        print(QUICK)
+    for line in filter(None, (machine.warning(described), QUICK if options.quick else None)):
+        print(line)
     failed = False
     with contextlib.closing(Workers(sys.executable, options.peer_python)) as workers:
         for suite, groups in chosen:

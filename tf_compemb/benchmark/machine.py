@@ -41,6 +41,21 @@ def summary(machine: dict[str, Any]) -> str:
     return ", ".join(filter(None, parts))
 
 
+def warning(machine: dict[str, Any]) -> str | None:
+    """A sentence where other programs keep the machine busy, or None.
+
+    >>> warning({"load_average_at_start": [3.0, 2.0, 1.0], "cores": 4})
+    'The machine is busy (load 3.0 on 4 cores): the numbers will scatter, those of torch most.'
+    """
+    load = machine["load_average_at_start"]
+    if load is None or load[0] < machine["cores"] / 2:
+        return None
+    return (
+        f"The machine is busy (load {load[0]:.1f} on {machine['cores']} cores): the numbers will "
+        "scatter, those of torch most."
+    )
+
+
 def core_count() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

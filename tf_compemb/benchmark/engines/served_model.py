@@ -16,7 +16,7 @@ from tf_compemb.benchmark.methods import METHODS
 PACKAGES = ("tensorflow", "numpy")
 
 
-def prepare(task: str, settings: dict[str, Any]) -> Callable[[], Any]:
+def prepare(task: str, settings: dict[str, Any]) -> Callable[[], None]:
     """Exports an untrained model, once for each method and size; the call is one request."""
     del task
     sizes = inputs.scaled_cardinalities(settings["rows"])
@@ -24,7 +24,11 @@ def prepare(task: str, settings: dict[str, Any]) -> Callable[[], Any]:
     batch = settings["batch"]
     pairs = zip(inputs.dense_batches(batch), inputs.id_batches(sizes, batch), strict=True)
     requests = cycle([{"dense": dense, "categorical": ids} for dense, ids in pairs])
-    return lambda: session.run("serving_default", next(requests), ["click_probability"])
+
+    def request() -> None:
+        session.run("serving_default", next(requests), ["click_probability"])
+
+    return request
 
 
 @functools.cache
