@@ -96,6 +96,19 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         help="what the numbering of a field may take; beyond it goes through temporary files "
         "(default: 1073741824)",
     )
+    parser.add_argument(
+        "--runner",
+        choices=("local", "beam"),
+        default="local",
+        help="beam: the same files by an Apache Beam pipeline (default: local)",
+    )
+    parser.add_argument(
+        "--beam-options",
+        default="",
+        metavar="OPTIONS",
+        help="beam: its own options, such as --beam-options=--runner=FlinkRunner; "
+        "all workers must see the raw files and DIR at the same paths (default: its DirectRunner)",
+    )
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
@@ -120,20 +133,31 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    import shlex
+
     from tf_compemb.data.encoders import DEFAULT_HASH_BUCKETS
-    from tf_compemb.data.preparation import prepare
+    from tf_compemb.data.errors import DataError
 
     buckets = options.hash_buckets
-    dataset = prepare(
-        options.raw,
-        options.out,
-        encoder=options.encoder,
-        min_count=options.min_count,
-        hash_buckets=DEFAULT_HASH_BUCKETS if buckets is None else buckets,
-        bad_lines=options.bad_lines,
-        max_bad_share=options.max_bad_share,
-        memory=options.memory,
-    )
+    settings = {
+        "encoder": options.encoder,
+        "min_count": options.min_count,
+        "hash_buckets": DEFAULT_HASH_BUCKETS if buckets is None else buckets,
+        "bad_lines": options.bad_lines,
+        "max_bad_share": options.max_bad_share,
+        "memory": options.memory,
+    }
+    if options.runner == "beam":
+        from tf_compemb.data.beam_preparation import prepare_with_beam
+
+        settings["beam_options"] = shlex.split(options.beam_options)
+        dataset = prepare_with_beam(options.raw, options.out, **settings)
+    elif options.beam_options:
+        raise DataError("--beam-options goes with --runner beam.")
+    else:
+        from tf_compemb.data.preparation import prepare
+
+        dataset = prepare(options.raw, options.out, **settings)
     left_out = dataset.manifest["bad_lines"]
     bad = f", {left_out:,} bad lines in bad_lines.tsv" if left_out else ""
     print(f"{dataset.path}: {dataset.rows:,} rows, {sum(dataset.cardinalities):,} ids{bad}")

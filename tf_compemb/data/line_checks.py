@@ -59,11 +59,16 @@ def parse_block(block: TextBlock) -> pa.Table:
         return table
     bad = _find_bad_lines(block, stop_at_first=True)
     if bad:
-        raise DataError(
-            f"{bad[0].path}:{bad[0].line}: {bad[0].reason}; correct or remove the line, or skip "
-            "such lines with bad_lines='skip' (--bad-lines skip)."
-        )
+        raise bad_line_error(bad[0])
     return _parse_checked(block, block.text)
+
+
+def bad_line_error(bad: BadLine) -> DataError:
+    """The error that says which line is bad and what to do."""
+    return DataError(
+        f"{bad.path}:{bad.line}: {bad.reason}; correct or remove the line, or skip "
+        "such lines with bad_lines='skip' (--bad-lines skip)."
+    )
 
 
 def parse_block_skipping(block: TextBlock) -> tuple[pa.Table, list[BadLine]]:

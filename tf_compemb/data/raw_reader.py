@@ -147,7 +147,7 @@ class RawFile:
         for chunk, truncated in self._chunks(disk, keep_truncated):
             if is_first and chunk:
                 chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
-                self._check_format(chunk)
+                check_format(self.path, chunk)
             is_first = False
             text = rest + chunk
             cut = len(text) if truncated else text.rfind(b"\n") + 1
@@ -206,13 +206,21 @@ class RawFile:
             "download the file again."
         )
 
-    def _check_format(self, text: bytes) -> None:
-        other = _other_format(text[:65536])
-        if other:
-            raise DataError(
-                f"{self.path}: this looks like {other}, not Criteo's format; give a plain or gzip "
-                f"file of {len(COLUMNS)} tab-separated columns without a header."
-            )
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as a gzip stream does."""
+    with open(path, "rb") as file:
+        return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+
+
+def check_format(path: Path, text: bytes) -> None:
+    """Raises a `DataError` if a file whose text begins so cannot be Criteo rows at all."""
+    other = _other_format(text[:65536])
+    if other:
+        raise DataError(
+            f"{path}: this looks like {other}, not Criteo's format; give a plain or gzip "
+            f"file of {len(COLUMNS)} tab-separated columns without a header."
+        )
 
 
 def _gunzip(first: bytes, read: Callable[[], bytes], piece_bytes: int) -> Iterator[bytes]:
