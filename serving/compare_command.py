@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tf_compemb.serving.compare_models import cardinalities, model_card, parse_models
+from tf_compemb.serving.compare_models import EMPTY, cardinalities, model_card, parse_models
 from tf_compemb.training.command_options import natural_number, positive_integer
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.run_directory import check_writable, write_csv, write_json
@@ -150,7 +150,7 @@ def run_compare(options: argparse.Namespace) -> int:
     if options.data:
         rows = real_rows(options.data, batches[-1])
     else:
-        unknown = [model.name for model in models if model.directory is None]
+        unknown = [m.name for m in models if m.directory is None and m.name != EMPTY]
         if unknown:
             raise UserError(
                 f"Which ids {', '.join(unknown)} takes is not known: add --data FILE with Criteo "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tf_compemb.serving import memory
+from tf_compemb.serving.__main__ import main
 from tf_compemb.serving.agreement import agreement
 from tf_compemb.serving.compare_inputs import drawn_rows, real_rows
 from tf_compemb.serving.compare_models import (
@@ -23,6 +24,7 @@ from tf_compemb.serving.compare_models import (
     theoretical_bytes,
 )
 from tf_compemb.serving.compare_report import against_theory, summary
+from tf_compemb.serving.compare_server import LocalServer
 from tf_compemb.serving.cut_model import cut_cardinalities, model_options
 from tf_compemb.serving.latency import WARM_UP_CALLS, Case, measure_latency
 from tf_compemb.training.errors import UserError
@@ -375,3 +377,83 @@ def test_a_running_server_without_pid_has_no_memory():
 )
 def test_a_ratio_is_given_only_where_it_means_something(theory, over, said):
     assert against_theory(theory, over) == said
+
+
+# --- The program ---------------------------------------------------------------------------------
+
+SIZES = ",".join(["600000", *["500"] * 25])
+
+
+def run_module(module, *arguments):
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    for name, method in {"full": ["full"], "qr": ["qr", "--collisions", "60"]}.items():
+        arguments = ["--untrained", "--embedding", *method, "--cardinalities", SIZES]
+        run_module("tf_compemb.export", *arguments, "--out", folder, "--name", name)
+    return folder
+
+
+@needs_proc
+@pytest.mark.slow
+def test_measured_memory_is_that_of_the_tables(exports, tmp_path):
+    few = ["--repeats", 3, "--calls", 2, "--batches", "1,8", "--out", tmp_path]
+    shown = run_module("tf_compemb.serving", "compare", exports / "full", exports / "qr", *few)
+    assert "below 2 MB" in shown
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    full, qr = found["summary"]
+    # 600,000 rows of 16 float32, less those that the twin has.
+    assert full["tables_theoretical_bytes"] == (600_000 - 2001) * 16 * 4
+    assert full["tables_rss_anon_bytes"] == pytest.approx(
+        full["tables_theoretical_bytes"], rel=0.02
+    )
+    assert abs(qr["tables_rss_anon_bytes"]) < 2_000_000
+    assert full["largest_difference_grpc_rest"] < 1e-6
+    assert not qr["same_weights"]
+    assert {len(model["memory"]["anonymous_bytes"]) for model in found["models"]} == {3}
+    assert found["settings"]["onednn"] is False
+    assert (tmp_path / "comparison.csv").read_text().count("\n") == 3
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_proc
+@pytest.mark.slow
+def test_running_servers_are_measured_where_they_are(exports, tmp_path):
+    run_module("tf_compemb.serving", "empty", "--out", tmp_path)
+    with (
+        LocalServer("full", exports / "full", onednn=False) as full,
+        LocalServer("empty", tmp_path / "empty", onednn=False) as empty,
+    ):
+        arguments = [f"full={exports / 'full'},grpc://{full.grpc},{full.rest}"]
+        arguments += [f"empty=grpc://{empty.grpc}", "--pid", f"full={full.pid}"]
+        arguments += ["--pid", f"empty={empty.pid}", "--repeats", 1, "--calls", 2]
+        arguments += ["--batches", "4", "--out", tmp_path / "out"]
+        run_module("tf_compemb.serving", "compare", *arguments)
+    (row,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["summary"]
+    over = row["rss_anon_over_empty_bytes"]
+    assert 600_000 * 64 < over < 600_000 * 64 + 60_000_000  # The graph is in it.
+    assert row["grpc_4_p50_ms"] > 0
+    assert row["rest_4_p50_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{folder}/none"], "holds no exported model"),
+        (["a=grpc://127.0.0.1:1"], "add --data FILE"),
+        (["a=grpc://127.0.0.1:1", "--data", "{folder}/none.txt"], "there is no such file"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, words, tmp_path, capsys):
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    assert main(["compare", *given, "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert not (tmp_path / "out").exists()
