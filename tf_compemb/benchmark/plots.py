@@ -55,14 +55,18 @@ def _bars(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
         ]
         names = [result.case.name for result in measured]
         colors = [_color(result, group) for result in measured]
-        panel.barh(names, medians, xerr=errors, color=colors, error_kw={"elinewidth": 1})
+        if max(medians) > 20 * min(medians):
+            # Points: on a logarithmic axis the length of a bar means nothing.
+            panel.set_xscale("log")
+            panel.errorbar(medians, names, xerr=errors, fmt="none", ecolor="black", elinewidth=1)
+            panel.scatter(medians, names, c=colors, s=28, zorder=3)
+        else:
+            panel.barh(names, medians, xerr=errors, color=colors, error_kw={"elinewidth": 1})
         panel.invert_yaxis()
         panel.set_title(group.group.name, fontsize="medium")
         panel.set_xlabel(unit)
         panel.grid(alpha=0.3, axis="x")
         panel.tick_params(axis="y", labelsize="small")
-        if max(medians) > 20 * min(medians):
-            panel.set_xscale("log")
     for panel in panels[len(groups) :]:
         panel.set_visible(False)
 
@@ -76,7 +80,6 @@ def _lines(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
     columns = min(_MOST_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure.set_size_inches(7.5 * columns, 4.6 * rows)
-    scale, unit = _scale(SECONDS)
     for panel, (title, members) in zip(
         figure.subplots(rows, columns, squeeze=False).flatten(), panels.items(), strict=False
     ):
@@ -86,7 +89,7 @@ def _lines(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
             measured = [r for r in group.results if r.status == "measured"]
             panel.plot(
                 [r.case.settings["rows"] for r in measured],
-                [scale * spread_of(r).median for r in measured],
+                [1e3 * spread_of(r).median for r in measured],
                 "o-" if method == "full" else "s--",
                 color=f"C{optimizers.index(optimizer)}",
                 markersize=4,
@@ -96,7 +99,7 @@ def _lines(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
         panel.set_ylim(bottom=0)
         panel.set_title(title, fontsize="medium")
         panel.set_xlabel("rows of all tables")
-        panel.set_ylabel(unit)
+        panel.set_ylabel("ms, median")
         panel.grid(alpha=0.3)
         panel.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
 
