@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _log = logging.getLogger("tf_compemb.serving")
 _WHAT = (
     "Serves SavedModels with TensorFlow Serving's gRPC and REST API on this machine. It is the "
     "embedded default for one machine, for development, tests and measurements, and no replacement "
-    "of TensorFlow Serving: it listens on loopback only, without encryption or authentication."
+    "of TensorFlow Serving: no encryption, no authentication, and loopback only unless told."
 )
 # A freed table of this size goes back to the system at once. glibc raises its threshold by itself
 # after the first large free, and then keeps the memory of unloaded models.
@@ -50,23 +51,27 @@ def add_serve(commands: Any) -> None:
             option,
             type=_port,
             default=port,
+            metavar="PORT",
             help=f"port of {name}; 0 for any that is free (default: {port})",
         )
     parser.add_argument(
         "--poll-seconds",
         type=_positive,
         default=1.0,
+        metavar="SECONDS",
         help="time between two looks for new versions (default: 1)",
     )
     parser.add_argument(
         "--max-batch-size",
         type=_count,
+        metavar="ROWS",
         help="put requests together up to so many rows; off by default",
     )
     parser.add_argument(
         "--batch-timeout-micros",
         type=_count,
         default=1000,
+        metavar="MICROS",
         help="how long a request waits for others, with --max-batch-size (default: 1000)",
     )
     bounds = (
@@ -75,9 +80,15 @@ def add_serve(commands: Any) -> None:
         ("--threads", max(8, 4 * (os.cpu_count() or 1)), "requests that run at the same time"),
     )
     for option, most, what in bounds:
-        parser.add_argument(option, type=_count, default=most, help=f"{what} (default: {most})")
-    parser.add_argument("--intra-op-threads", type=_count, help="threads within an operation")
-    parser.add_argument("--inter-op-threads", type=_count, help="operations at the same time")
+        parser.add_argument(
+            option, type=_count, default=most, metavar="N", help=f"{what} (default: {most})"
+        )
+    parser.add_argument(
+        "--intra-op-threads", type=_count, metavar="N", help="threads within an operation"
+    )
+    parser.add_argument(
+        "--inter-op-threads", type=_count, metavar="N", help="operations at the same time"
+    )
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -97,6 +108,13 @@ def run_serve(options: argparse.Namespace) -> int:
     # A client's malformed message is no event of the server's.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
     models = [_model(given) for given in options.models]
+    names = [name for name, _ in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"Two models are called {twice[0]}; give one another name with NAME=DIR.")
+    # Before anything is loaded, which may take long.
+    for port in (options.grpc_port, options.rest_port):
+        _check_port(options, port)
     _import_libraries()
     asyncio.run(_serve(_loaded_server(models, options), options))
     return 0
@@ -117,6 +135,20 @@ def _model(given: str) -> tuple[str, Path]:
     return name, path
 
 
+def _check_port(options: argparse.Namespace, port: int) -> None:
+    try:
+        with socket.create_server(
+            (options.host, port),
+            family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
+        ):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Cannot listen on {options.host}, port {port}: {error.strerror or error}. Choose "
+            "others with --grpc-port and --rest-port (0: any)."
+        ) from error
+
+
 def _import_libraries() -> None:
     try:
         import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
@@ -131,7 +163,6 @@ def _import_libraries() -> None:
 
 
 def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) -> Any:
-    from tf_compemb.native_session import NativeError
     from tf_compemb.serving.batching import BatchingOptions
     from tf_compemb.serving.model_config import ModelConfig
     from tf_compemb.serving.model_manager import LoadingOptions
@@ -140,26 +171,23 @@ def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) 
     batching = None
     if options.max_batch_size:
         batching = BatchingOptions(options.max_batch_size, options.batch_timeout_micros / 1e6)
-    try:
-        server = ModelServer(
-            [ModelConfig(name, path) for name, path in models],
-            ServerOptions(
-                host=options.host,
-                grpc_port=options.grpc_port,
-                rest_port=options.rest_port,
-                max_request_bytes=options.max_request_bytes,
-                max_requests=options.max_requests,
-                threads=options.threads,
-            ),
-            LoadingOptions(
-                poll_seconds=options.poll_seconds,
-                intra_op_threads=options.intra_op_threads,
-                inter_op_threads=options.inter_op_threads,
-                batching=batching,
-            ),
-        )
-    except NativeError as error:
-        raise UserError(error.message) from error
+    server = ModelServer(
+        [ModelConfig(name, path) for name, path in models],
+        ServerOptions(
+            host=options.host,
+            grpc_port=options.grpc_port,
+            rest_port=options.rest_port,
+            max_request_bytes=options.max_request_bytes,
+            max_requests=options.max_requests,
+            threads=options.threads,
+        ),
+        LoadingOptions(
+            poll_seconds=options.poll_seconds,
+            intra_op_threads=options.intra_op_threads,
+            inter_op_threads=options.inter_op_threads,
+            batching=batching,
+        ),
+    )
     print(f"tf_compemb.serving: {_WHAT}", file=sys.stderr)
     server.load()
     refused = [it for name, _ in models for it in server.manager.versions(name)]
@@ -172,13 +200,9 @@ def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) 
 async def _serve(server: Any, options: argparse.Namespace) -> None:
     try:
         await server.start()
-    except OSError as error:
+    except OSError as error:  # Someone else has taken a port in the meantime.
         server.manager.close()
-        reason = error.strerror or error
-        raise UserError(
-            f"Cannot listen on {options.host}, ports {options.grpc_port} and {options.rest_port}: "
-            f"{reason}. Choose others with --grpc-port and --rest-port (0: any)."
-        ) from error
+        raise UserError(f"Cannot listen on {options.host}: {error.strerror or error}.") from error
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(
         f"gRPC on {host}:{server.grpc_port}, REST on http://{host}:{server.rest_port}", flush=True

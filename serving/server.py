@@ -99,7 +99,11 @@ class ModelServer:
         limits = HttpLimits(options.max_request_bytes, request_seconds=options.request_seconds)
         self._http = HttpServer(self._respond, plain_refusal, limits)
         self.rest_port = await self._http.start(options.host, options.rest_port)
-        self._grpc = grpc.aio.server(options=_grpc_options(options))
+        # So many may be arriving, slowly perhaps; the workers take `max_requests` of them.
+        arriving = 4 * options.max_requests
+        self._grpc = grpc.aio.server(
+            options=_grpc_options(options), maximum_concurrent_rpcs=arriving
+        )
         add_to_server(self._grpc, service, self._workers)
         self.grpc_port = _bind(self._grpc, options.host, options.grpc_port)
         await self._grpc.start()
@@ -127,8 +131,6 @@ def _grpc_options(options: ServerOptions) -> list[tuple[str, Any]]:
         # A client that has vanished in the middle of a request is noticed.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
-        # More are queued by gRPC itself.
-        ("grpc.max_concurrent_streams", 2 * options.max_requests),
     ]
 
 

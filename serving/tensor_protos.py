@@ -88,8 +88,7 @@ def _values(proto: Any, dtype: np.dtype) -> np.ndarray:
             raise ValueError("half_val holds numbers of more than 16 bits")
         return bits.astype(np.uint16).view(dtype)
     if number in _COMPLEX:
-        parts = np.array(getattr(proto, _COMPLEX[number]))
-        return (parts[0::2] + 1j * parts[1::2]).astype(dtype)
+        return np.array(getattr(proto, _COMPLEX[number]), dtype.char.lower()).view(dtype)
     if number not in _VALUE_FIELDS:  # The 8-bit floats.
         return np.frombuffer(proto.float8_val, dtype)
     values = np.array(getattr(proto, _VALUE_FIELDS[number]))
@@ -97,7 +96,8 @@ def _values(proto: Any, dtype: np.dtype) -> np.ndarray:
         bounds = np.iinfo(dtype)
         if values.size and (values.min() < bounds.min or values.max() > bounds.max):
             raise ValueError(f"int_val holds numbers that are not {dtype}")
-    return values.astype(dtype)
+    with np.errstate(invalid="ignore"):  # Of a signalling NaN.
+        return values.astype(dtype)
 
 
 def _filled(
