@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -200,7 +201,10 @@ class _Connection:
         ]
         if last:
             headers.append(("Connection", "close"))
-        await self._write(h11.Response(status_code=answer.status, headers=headers))
+        reason = http.client.responses.get(answer.status, "")
+        await self._write(
+            h11.Response(status_code=answer.status, headers=headers, reason=reason.encode())
+        )
         if not self._head_only:
             await self._write(h11.Data(data=answer.body))
         await self._write(h11.EndOfMessage())

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tf_compemb.native_session import NativeError, NativeSession
 from tf_compemb.serving.batching import Batcher, BatchingOptions
@@ -69,6 +70,7 @@ class ModelManager:
         self._said: dict[str, str] = {}
         self._lock = threading.Lock()  # Guards the maps; never held while a model loads.
         self._refreshing = threading.Lock()
+        self._reloading = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="model versions", daemon=True)
 
@@ -94,6 +96,10 @@ class ModelManager:
             NativeError: A label names a version that is not available (nothing changes then), or a
                 model has no version that loads (the others are served).
         """
+        with self._reloading:
+            self._replace(configs)
+
+    def _replace(self, configs: Sequence[ModelConfig]) -> None:
         before = self._configs
         with self._refreshing:
             self._configs = {config.name: config for config in configs}
@@ -122,14 +128,14 @@ class ModelManager:
         return name in self._configs
 
     @contextmanager
-    def use(self, spec: object) -> Iterator[Servable]:
+    def use(self, spec: Any) -> Iterator[Servable]:
         """The version that a `ModelSpec` asks for, kept loaded while the context lasts.
 
         Raises:
             NativeError: INVALID_ARGUMENT: no name or an unknown label; NOT_FOUND: no such model or
                 version.
         """
-        name = spec.name  # type: ignore[attr-defined]
+        name = spec.name
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
         wanted = self.version_asked_for(spec)
@@ -139,31 +145,28 @@ class ModelManager:
         finally:
             servable.release()
 
-    def version_asked_for(self, spec: object) -> int | None:
+    def version_asked_for(self, spec: Any) -> int | None:
         """The version that a `ModelSpec` names, by number or label; None for the newest.
 
         Raises:
             NativeError: INVALID_ARGUMENT: an unknown label.
         """
-        choice = spec.WhichOneof("version_choice")  # type: ignore[attr-defined]
+        choice = spec.WhichOneof("version_choice")
         if choice == "version":
-            return spec.version.value  # type: ignore[attr-defined]
+            return spec.version.value
         if choice != "version_label":
             return None
-        label = spec.version_label  # type: ignore[attr-defined]
-        config = self._configs.get(spec.name)  # type: ignore[attr-defined]
+        label = spec.version_label
+        config = self._configs.get(spec.name)
         if config is None or label not in config.labels:
             raise invalid_argument(f"Unrecognized servable version label: {label}")
         return config.labels[label]
 
     def _in_use(self, name: str, wanted: int | None) -> Servable:
-        # Without a version: one that ends between the look and the use gives way to its successor.
-        for servable in self.versions(name):
-            if wanted in (None, servable.version) and servable.use():
-                return servable
-        for servable in self.versions(name):
-            if wanted in (None, servable.version) and servable.use():
-                return servable
+        for _ in range(2):  # A version that ends after the first look has a successor by then.
+            for servable in self.versions(name):
+                if wanted in (None, servable.version) and servable.use():
+                    return servable
         which = f"Latest({name})" if wanted is None else f"Specific({name}, {wanted})"
         raise not_found(f"Servable not found for request: {which}")
 

@@ -77,12 +77,18 @@ def add_serve(commands: Any) -> None:
     bounds = (
         ("--max-request-bytes", 16 << 20, "bytes of a request, in either protocol"),
         ("--max-requests", 256, "requests that run or wait; one more is refused"),
-        ("--threads", max(8, 4 * (os.cpu_count() or 1)), "requests that run at the same time"),
     )
     for option, most, what in bounds:
         parser.add_argument(
             option, type=_count, default=most, metavar="N", help=f"{what} (default: {most})"
         )
+    parser.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="requests that run at the same time, or wait in a batch (default: 4 for each "
+        "processor; with --max-batch-size as many as --max-requests)",
+    )
     parser.add_argument(
         "--intra-op-threads", type=_count, metavar="N", help="threads within an operation"
     )
@@ -168,8 +174,9 @@ def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) 
     from tf_compemb.serving.model_manager import LoadingOptions
     from tf_compemb.serving.server import ModelServer, ServerOptions
 
-    batching = None
+    batching, threads = None, max(8, 4 * (os.cpu_count() or 1))
     if options.max_batch_size:
+        threads = options.max_requests
         batching = BatchingOptions(options.max_batch_size, options.batch_timeout_micros / 1e6)
     server = ModelServer(
         [ModelConfig(name, path) for name, path in models],
@@ -179,7 +186,7 @@ def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) 
             rest_port=options.rest_port,
             max_request_bytes=options.max_request_bytes,
             max_requests=options.max_requests,
-            threads=options.threads,
+            threads=options.threads or threads,
         ),
         LoadingOptions(
             poll_seconds=options.poll_seconds,

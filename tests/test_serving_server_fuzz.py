@@ -246,7 +246,7 @@ def test_http(server, sent, status):
 def test_one_connection_for_many_requests(server):
     sent = 3 * (head("POST", len(BODY)) + BODY)
     with exchange(server, sent) as answer:
-        assert answer.count(b"HTTP/1.1 200") == 3
+        assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
 
 
 def test_clients_that_stand_still_are_in_nobodys_way(server):
