@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +162,7 @@ def run_compare(options: argparse.Namespace) -> int:
         sizes = [cardinalities(model_card(m.directory)) for m in models if m.directory]
         rows = drawn_rows(sizes, batches[-1], options.seed)
     settings = Settings(options.repeats, options.calls, batches, options.onednn, options.seed)
-    with TerminalProgress() as progress:
+    with _sigterm_as_ctrl_c(), TerminalProgress() as progress:
         found = compare(models, rows, settings, progress)
     summarized = summary(found)
     out.mkdir(parents=True, exist_ok=True)
@@ -178,6 +181,16 @@ def run_compare(options: argparse.Namespace) -> int:
     plot(summarized, out / "comparison.png")
     print_report(summarized, notes(about, found), out)
     return 0
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Whatever ends the comparison, its servers end with it."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _check_packages() -> None:
