@@ -71,13 +71,13 @@ def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str])
     stored = TrainingOptions.from_json(run.read_config()["options"])
     if stored.strategy == "multiworker" and "strategy" not in given:
         raise UserError(f"The run in {run.path} has several workers: add --strategy multiworker.")
-    for name in given - {"out", "resume", "json", "cache"}:
+    for name in given - {"out", "resume", "profile", "json", "cache"}:
         if getattr(options, name) != getattr(stored, name):
             raise UserError(
                 f"--{name.replace('_', '-')} differs from that of the run in {run.path}, which "
                 f"was started with {getattr(stored, name)!r}; leave it out to resume."
             )
-    return stored.replace(resume=True, json=options.json)
+    return stored.replace(resume=True, profile=options.profile, json=options.json)
 
 
 def _train(options: TrainingOptions, run: RunDirectory) -> int:
@@ -87,7 +87,7 @@ def _train(options: TrainingOptions, run: RunDirectory) -> int:
     prepare_tensorflow()
     data = data_of_run(run) if options.resume else open_data(options)
     from tf_compemb.training.interruption import TrainingInterrupted
-    from tf_compemb.training.report import print_metrics
+    from tf_compemb.training.report import print_metrics, print_profile
     from tf_compemb.training.trainer import train
 
     try:
@@ -102,6 +102,8 @@ def _train(options: TrainingOptions, run: RunDirectory) -> int:
         _print_json(metrics)
     else:
         print_metrics(metrics, run.path)
+        if options.profile:
+            print_profile(run)
     return 0
 
 

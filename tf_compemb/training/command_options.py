@@ -360,6 +360,12 @@ def _add_output_options(group: Any) -> None:
     )
     _add(
         group,
+        "--profile",
+        "write a TensorBoard trace of 32 steps to RUN/profile and print where their time goes",
+        action="store_true",
+    )
+    _add(
+        group,
         "--json",
         "print the result as JSON, and nothing else, on stdout",
         action="store_true",

@@ -46,6 +46,7 @@ class TrainingOptions:
     evaluate: str | None = None
     dry_run: bool = False
     cardinalities: str | None = None
+    profile: bool = False
     json: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -65,4 +66,4 @@ class TrainingOptions:
         return dataclasses.replace(self, **changes)
 
 
-_OF_ONE_CALL = ("out", "resume", "evaluate", "dry_run", "json")
+_OF_ONE_CALL = ("out", "resume", "evaluate", "dry_run", "profile", "json")

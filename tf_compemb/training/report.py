@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tf_compemb.training.run_directory import replacing
+from tf_compemb.training.run_directory import RunDirectory, replacing
 
 # Methods beyond the colours of Matplotlib's cycle get another marker.
 _COLORS = 10
@@ -50,6 +51,29 @@ def print_metrics(metrics: dict[str, Any], out: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_profile(run: RunDirectory) -> None:
+    """Prints where the time of the traced steps went."""
+    path = run.profile / "summary.json"
+    if not path.exists():
+        print("no profile: the run has too few steps after the first ones", file=sys.stderr)
+        return
+    found = json.loads(path.read_text())
+    threads = found["thread_milliseconds"]
+    total = sum(threads.values())
+    table = Table(
+        title=f"a step of {found['step_milliseconds']:.1f} ms, mean of {found['steps']} steps"
+    )
+    table.add_column("operations of the CPU's threads")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    for part, spent in threads.items():
+        table.add_row(part, f"{spent:.2f}", f"{spent / total:.1%}")
+    table.add_section()
+    table.add_row("sum over threads, which run side by side", f"{total:.2f}", "")
+    _console().print(table)
+    print(f"trace: tensorboard --logdir {run.profile} (with tensorboard-plugin-profile)")
 
 
 def _console() -> Console:

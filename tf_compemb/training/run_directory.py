@@ -32,6 +32,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.encoder = self.path / "encoder"
         self.logs = self.path / "logs"
+        self.profile = self.path / "profile"
         self.model = self.path / "model"
         self.loss_plot = self.path / "loss.png"
 

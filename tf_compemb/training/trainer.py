@@ -21,6 +21,7 @@ from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.history import History
 from tf_compemb.training.interruption import InterruptionGuard, TrainingInterrupted
 from tf_compemb.training.options import TrainingOptions
+from tf_compemb.training.profile import ProfileCallback, summarize
 from tf_compemb.training.progress import StepProgress
 from tf_compemb.training.run_directory import RunDirectory, write_json
 from tf_compemb.training.run_encoder import store_encoder
@@ -52,6 +53,7 @@ def train(options: TrainingOptions, run: RunDirectory, data: Any) -> dict[str, A
     if not run.encoder.exists():
         store_encoder(data, run)
     trainer.fit()
+    trainer.write_profile(run)
     metrics = trainer.evaluate()
     metrics["wall_seconds"] = time.perf_counter() - started
     save_model(trainer.model, run)
@@ -103,6 +105,7 @@ class Trainer:
         self.history = History(run)
         self.evaluator = Evaluator(self.model)
         self.callback: StepCallback | None = None
+        self.profiler = ProfileCallback(run.profile) if options.profile else None
         if options.resume:
             self.checkpoints.restore()
 
@@ -169,7 +172,16 @@ class Trainer:
             epoch=epoch,
             start_step=step,
         )
-        self.model.fit(batches, callbacks=[callback], verbose=0)
+        # The profiler first: its trace ends before a validation begins.
+        callbacks = [callback] if self.profiler is None else [self.profiler, callback]
+        self.model.fit(batches, callbacks=callbacks, verbose=0)
+
+    def write_profile(self, run: RunDirectory) -> None:
+        """Writes what was found of the steps that were traced, if any were."""
+        if self.profiler is not None and self.profiler.steps:
+            names = self.collection.name, self.model.optimizer.name
+            found = summarize(self.profiler, run.profile, *names)
+            write_json(run.profile / "summary.json", found)
 
     def evaluate(self) -> dict[str, Any]:
         """Everything that `metrics.json` holds but the wall time.
