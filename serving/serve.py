@@ -109,7 +109,9 @@ def run_serve(options: argparse.Namespace) -> int:
     Raises:
         UserError: An option, a model or a port is at fault.
     """
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    _log.addHandler(shown)
     _log.setLevel(logging.INFO)
     # A client's malformed message is no event of the server's.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
@@ -157,12 +159,13 @@ def _check_port(options: argparse.Namespace, port: int) -> None:
 
 def _import_libraries() -> None:
     try:
-        import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
+        tf = import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
         import h11  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed: pip install 'tf_compemb[serving]'"
         ) from error
+    tf.get_logger().setLevel(logging.ERROR)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)

@@ -172,7 +172,8 @@ def serving(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        # As a user has it: the program itself keeps TensorFlow's log away.
+        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
     )
     logged = []
     reader = threading.Thread(target=lambda: logged.extend(process.stderr))
