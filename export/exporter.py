@@ -76,7 +76,7 @@ def saved_model(
         ExportError: The model cannot be exported, or the result is not what it should be. Nothing
             is published then.
 
-    >>> import tempfile
+    >>> from tf_compemb import layers
     >>> model = keras.Sequential(
     ...     [keras.Input((2,), dtype="int64", name="ids"), layers.QREmbedding(1000, 4)])
     >>> exported = saved_model(model, tempfile.mkdtemp() + "/items")

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ON_ONE_RUNTIME = [
     *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
     *("test_native*", "test_serving*", "test_benchmark*"),
+    *("test_export_raw*", "test_export_program*"),
 ]
 
 CHECKS = {

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages that need TensorFlow and tf_keras; the others run everywhere.
 TENSORFLOW_ONLY = (
     *("data", "models", "optimizers", "training", "train"),
-    *("serving", "native_session", "_tensorflow_c"),
+    *("export", "serving", "native_session", "_tensorflow_c"),
 )
 
 MODULES = [

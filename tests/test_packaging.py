@@ -47,6 +47,7 @@ def test_mapped_folders_refuse_to_be_imported_by_their_short_name():
         "import tf_compemb, tf_compemb.partitions",
         "import tf_compemb.train as t; t.main(['--help'])",
         "import tf_compemb.data.__main__ as d; d.main(['--help'])",
+        "import tf_compemb.export.__main__ as e; e.main(['--help'])",
         "import tf_compemb.benchmark.__main__ as b; b.main(['--help'])",
         "import tf_compemb.serving.__main__ as s; s.main(['compare', '--help'])",
     ],
