@@ -11,6 +11,7 @@ from tf_compemb.benchmark.__main__ import main
 from tf_compemb.benchmark.cases import Bound, Case, CaseResult, Group, Suite
 from tf_compemb.benchmark.inputs import id_batches, scaled_cardinalities
 from tf_compemb.benchmark.methods import METHODS
+from tf_compemb.benchmark.other_load import OtherLoad, seconds_of
 from tf_compemb.benchmark.report import print_suite, verdict_line
 from tf_compemb.benchmark.runner import GroupResult, run_groups
 from tf_compemb.benchmark.suites import make_suites
@@ -84,6 +85,27 @@ def test_a_suite_that_could_not_run_says_why_once():
     lines = []
     print_suite(Suite("gpu", "Title", "About.", [found.group]), [found], lines.append)
     assert lines == ["", "Title", "About.", "\nnot run: no GPU"]
+
+
+def test_a_table_of_a_busy_machine_says_so():
+    quiet = group_of(measured("ours", [[0.002]]))
+    busy = GroupResult(quiet.group, quiet.results, other_share=0.42)
+    lines = []
+    print_suite(Suite("s", "Title", "About.", []), [quiet, busy], lines.append)
+    assert [line[:54] for line in lines if "other programs" in line] == [
+        "  other programs took 42% of the processors meanwhile:"
+    ]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="Linux only")
+def test_processor_time_of_others_is_what_is_not_ours():
+    before = seconds_of([os.getpid()])
+    load = OtherLoad()
+    while seconds_of([os.getpid()]) < before + 0.2:
+        pass
+    everything, rest = load.share(0.0), load.share(seconds_of([os.getpid()]) - before)
+    assert 0 <= rest < everything
+    assert seconds_of([10**9]) == 0
 
 
 @pytest.mark.parametrize("quick", [True, False])

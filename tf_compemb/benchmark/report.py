@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tf_compemb.benchmark.cases import CaseResult, Suite
+from tf_compemb.benchmark.other_load import HARMLESS_SHARE
 from tf_compemb.benchmark.runner import GroupResult
 from tf_compemb.benchmark.summary import Spread, Verdict, ratios, spread_of, verdicts
 from tf_compemb.benchmark.units import SECONDS, quantity, words
@@ -36,6 +37,11 @@ def print_suite(suite: Suite, groups: Sequence[GroupResult], write: Callable[[st
         print_table(_table(suite, group), write)
         for line in _not_measured(group):
             write(f"  {line}")
+        if group.other_share is not None and group.other_share > HARMLESS_SHARE:
+            write(
+                f"  other programs took {group.other_share:.0%} of the processors meanwhile: the "
+                "ratios mean little, those to torch, FBGEMM and torchrec nothing"
+            )
         for verdict in verdicts(group):
             write(f"  {verdict_line(verdict)}")
 

@@ -9,6 +9,7 @@ from tf_compemb.benchmark.cases import CaseResult, Group
 from tf_compemb.benchmark.engines import UnavailableError
 from tf_compemb.benchmark.machine import available_bytes
 from tf_compemb.benchmark.memory_need import needed_bytes
+from tf_compemb.benchmark.other_load import OtherLoad
 from tf_compemb.benchmark.units import SECONDS
 from tf_compemb.benchmark.worker_process import MissingPackagesError, WorkerError, Workers
 
@@ -19,10 +20,15 @@ MOST_CALLS = 50
 
 @dataclass
 class GroupResult:
-    """A group, and what was measured of each of its cases, in its order."""
+    """A group, and what was measured of each of its cases, in its order.
+
+    Attributes:
+        other_share: Share of all cores that other programs took meanwhile, or None if unknown.
+    """
 
     group: Group
     results: list[CaseResult]
+    other_share: float | None = None
 
     def of(self, name: str | None) -> CaseResult | None:
         """The result of a case that was measured, or None."""
@@ -44,7 +50,10 @@ def run_groups(
     found = []
     for group in groups:
         announce(group.name)
-        found.append(GroupResult(group, _run_group(group, workers, rounds)))
+        load, before = OtherLoad(), workers.processor_seconds()
+        results = _run_group(group, workers, rounds)
+        share = load.share(workers.processor_seconds() - before)
+        found.append(GroupResult(group, results, share))
         workers.release()
     return found
 

@@ -102,6 +102,7 @@ def group_to_json(result: GroupResult) -> dict[str, Any]:
         "name": result.group.name,
         "baseline": result.group.baseline,
         "limit": result.group.limit,
+        "other_programs_share_of_cores": result.other_share,
         "cases": [_case_to_json(case, result) for case in result.results],
         "bounds": [
             {

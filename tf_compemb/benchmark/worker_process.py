@@ -12,6 +12,7 @@ from typing import Any
 
 import tf_compemb
 from tf_compemb.benchmark.engines import ENGINES, UnavailableError
+from tf_compemb.benchmark.other_load import seconds_of
 
 # The peers' interpreter has no tf_compemb: this gives it ours, and nothing that lies beside it.
 _START = """
@@ -73,6 +74,11 @@ class WorkerProcess:
             self.close()
             raise MissingPackagesError(f"no {', '.join(started['missing'])}: {engine.install}")
         self.versions: dict[str, str] = started["versions"]
+
+    @property
+    def pid(self) -> int:
+        """The process' number."""
+        return self._process.pid
 
     def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """The answer of a method of `worker.Worker`.
@@ -148,6 +154,10 @@ class Workers:
                 raise
             self.versions[engine_name] = self._running[engine_name].versions
         return self._running[engine_name]
+
+    def processor_seconds(self) -> float:
+        """Processor time so far of this process, those it started, and their children."""
+        return seconds_of([os.getpid(), *(worker.pid for worker in self._running.values())])
 
     def end(self, engine_name: str) -> None:
         """Ends an engine's process, if it runs."""
