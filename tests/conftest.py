@@ -23,6 +23,14 @@ def seeded():
     keras.utils.set_random_seed(7)
 
 
+@pytest.fixture
+def every_table_is_read_by_rows(monkeypatch):
+    """As if the tests' small tables were large."""
+    from tf_compemb.storage import small_table
+
+    monkeypatch.setattr(small_table, "SMALL_TABLE", 0)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with the Criteo excerpts, which are never part of the repository."""

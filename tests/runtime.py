@@ -81,3 +81,33 @@ def compiled(layer):
             ids,
         )
     return layer
+
+
+def ops_reading(layer, tables, ids_shape) -> dict[str, set[str]]:
+    """Types of the ops that touch each table in a traced training step of a layer (TensorFlow).
+
+    Args:
+        layer: A built layer of ids.
+        tables: Variables by name.
+        ids_shape: Shape of the ids of a step.
+    """
+    handles = {(v if LEGACY else v.value).handle.ref(): name for name, v in tables.items()}
+    trained = [v if LEGACY else v.value for v in layer.trainable_weights]
+
+    @tf.function
+    def step(ids):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(layer(ids), "float32"))
+        return tape.gradient(loss, trained)
+
+    graph = step.get_concrete_function(tf.TensorSpec(ids_shape, "int64")).graph
+    captured = {
+        inner.name.split(":")[0]: handles[outer.ref()]
+        for outer, inner in graph.captures
+        if outer.ref() in handles
+    }
+    found = {name: set() for name in captured.values()}
+    for op in graph.get_operations():
+        for name in {captured[i.op.name] for i in op.inputs if i.op.name in captured}:
+            found[name].add(op.type)
+    return found

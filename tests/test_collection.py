@@ -4,11 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from runtime import compiled, gradients, ids_of, randomize, to_numpy
+from runtime import (
+    compiled,
+    gradients,
+    ids_of,
+    ops_reading,
+    randomize,
+    to_numpy,
+    weights_by_name,
+)
 
 from tf_compemb import EmbeddingCollection
 from tf_compemb._keras import BACKEND, keras
-from tf_compemb.layers.fused import FusedLookup
+from tf_compemb.storage import small_table
 
 CARDINALITIES = {"user": 1000, "city": 40, "day": 7, "item": 500}
 IDS = np.array([[999, 0, 6, 12], [0, 39, 0, 499], [17, 17, 3, 12]])
@@ -47,12 +55,14 @@ def share_weights(collection, layers):
     for layer in layers:
         layer.build(None)
         randomize(layer, seed=layer.input_dim)
-    for members, lookup in zip(collection._groups, collection.lookups, strict=True):
-        own = [layers[i].get_weights() for i in members]
-        if isinstance(lookup, FusedLookup):
-            lookup.set_weights([np.concatenate(tables) for tables in zip(*own, strict=True)])
-        else:
-            lookup.set_weights(own[0])
+    names = list(collection.cardinalities)
+    collection.load_own_variables(
+        {
+            f"{name}/{key}": values
+            for name, layer in zip(names, layers, strict=True)
+            for key, values in weights_by_name(layer).items()
+        }
+    )
 
 
 @specs
@@ -107,13 +117,53 @@ def test_file_round_trip(spec, tmp_path):
     np.testing.assert_array_equal(again.predict_on_batch(IDS), model.predict_on_batch(IDS))
 
 
+@specs
+def test_fused_and_separate_fields_have_one_file_format(spec, tmp_path):
+    models = [
+        keras.Sequential([keras.Input((4,), dtype="int32"), make(spec, fused=fused)])
+        for fused in (True, False)
+    ]
+    for source, target in (models, models[::-1]):
+        randomize(source, seed=len(source.weights))
+        source.save_weights(tmp_path / "all.weights.h5")
+        target.load_weights(tmp_path / "all.weights.h5")
+        np.testing.assert_array_equal(target.predict_on_batch(IDS), source.predict_on_batch(IDS))
+
+
+def test_a_file_of_other_fields_is_refused():
+    collection = make(SPECS["mult"], name="fields")
+    first = next(iter(CARDINALITIES))
+    with pytest.raises(ValueError, match=f"fields: the file holds no '{first}/remainder'"):
+        collection.load_own_variables({})
+    with pytest.raises(ValueError, match=r"has shape \(4, 6\) here and \(3, 6\) in the file"):
+        collection.load_own_variables({f"{first}/remainder": np.zeros((3, 6))})
+
+
+def test_fields_of_one_table_join_those_of_several():
+    """They read a neutral row of the small table, which is not stored."""
+    sizes = {"a": 100, "b": 5, "c": 200}
+    for options in ({"operation": "mult"}, {"operation": "add"}, {"modulus": "large"}):
+        small = EmbeddingCollection(sizes, 4, "qr", options=options)
+        small.build(None)
+        assert [tuple(w.shape) for w in small.weights] == (
+            [(25 + 5 + 50, 4), (8, 4)] if "modulus" in options else [(8, 4), (25 + 5 + 50, 4)]
+        )
+    apart = EmbeddingCollection(sizes, 4, "qr", threshold=5, options={"operation": "concat"})
+    apart.build(None)
+    assert len(apart.weights) == 3
+
+
+def test_fields_of_one_table_stay_apart_from_large_further_tables(monkeypatch):
+    monkeypatch.setattr(small_table, "SMALL_TABLE", 7)
+    collection = EmbeddingCollection({"a": 100, "b": 5, "c": 200}, 4, "qr")
+    collection.build(None)
+    assert len(collection.weights) == 3
+
+
 def test_fused_fields_share_one_variable_a_partition():
     assert len(make(SPECS["full"]).weights) == 1
     assert len(make(SPECS["mult"]).weights) == 2  # even "day" (7 rows) gains: 4 + 2 = 6 rows
     assert len(make(SPECS["mult"], fused=False).weights) == 8
-    small = EmbeddingCollection({"a": 100, "b": 6, "c": 200}, 4, "qr")
-    small.build(None)
-    assert len(small.weights) == 3  # two tables for a and c, the full one for b
 
 
 def test_fused_tables_keep_each_field_s_initial_variance():
@@ -124,6 +174,18 @@ def test_fused_tables_keep_each_field_s_initial_variance():
     assert large.var() == pytest.approx(1 / 30_000, rel=0.05)
     assert small.var() == pytest.approx(1 / 300, rel=0.1)
     assert np.abs(large).max() <= 0.01
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="graphs of ops are TensorFlow's")
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_large_fused_table_is_read_by_rows_beside_a_small_one(policy, monkeypatch):
+    monkeypatch.setattr(small_table, "SMALL_TABLE", 8)
+    collection = EmbeddingCollection({"a": 100, "b": 5, "c": 200}, 4, "qr", dtype=policy)
+    collection.build(None)
+    small, large = collection.weights
+    reads = ops_reading(collection, {"small": small, "large": large}, (7, 3))
+    assert reads["large"] <= {"ResourceGather", "NoOp", "Identity", "VariableShape"}
+    assert "ResourceGather" not in reads["small"]
 
 
 def test_gradients_of_fused_tables_reach_the_rows_read_and_no_others():

@@ -98,7 +98,7 @@ EMBEDDINGS = {
 
 @pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
-def test_layers_train_exactly(embedding):
+def test_layers_train_exactly(embedding, every_table_is_read_by_rows):
     ids, labels = data()
     embedding = EMBEDDINGS[embedding]
     model = make_model(make_optimizer("amsgrad", 0.01), embedding=embedding)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops, register
+import numpy as np
+
+from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops, register, reordered
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
-from tf_compemb.layers.fused import FusedLookup, fusion_key
+from tf_compemb.layers.fused import FusedLookup, fusion_groups
 from tf_compemb.layers.ids import (
     check_integer_type,
     check_placeholder,
@@ -20,6 +22,8 @@ from tf_compemb.layers.ids import (
 )
 from tf_compemb.layers.registry import get_method
 from tf_compemb.partitions import Partition
+from tf_compemb.size_table import size_table
+from tf_compemb.storage.field_store import Entry, read_entries, write_entries
 
 _SPEC_KEYS = ("embedding", "options", "threshold")
 
@@ -125,11 +129,9 @@ class EmbeddingCollection(Layer):
 
     def _make_lookups(self) -> None:
         """One lookup for each group of fields that fuse, and one for each other field."""
-        groups: dict[Any, list[int]] = {}
-        for i, layer in enumerate(self._fields.layers):
-            key = fusion_key(layer) if self.fused else None
-            groups.setdefault((i,) if key is None else key, []).append(i)
-        self._groups = tuple(tuple(members) for members in groups.values())
+        layers = self._fields.layers
+        groups = fusion_groups(layers) if self.fused else [[i] for i in range(len(layers))]
+        self._groups = tuple(map(tuple, groups))
         lookups = []
         for members in self._groups:
             layers = [self._fields.layers[i] for i in members]
@@ -138,7 +140,10 @@ class EmbeddingCollection(Layer):
             else:
                 dtype = layers[0]._dtype_policy if LEGACY else layers[0].dtype_policy
                 lookups.append(FusedLookup(layers, name=f"fused_{len(lookups)}", dtype=dtype))
+            lookups[-1].saved_by_owner = True
         self.lookups = lookups
+        counts = [_vectors_of(layer) for layer in self._fields.layers]
+        self._order = _order_of(self._groups, counts)
 
     @property
     def field_names(self) -> list[str]:
@@ -238,13 +243,8 @@ class EmbeddingCollection(Layer):
         """The groups' vectors in the order of the fields."""
         if len(parts) == 1:
             return parts[0]
-        pieces: list[list[Any]] = [[] for _ in self.cardinalities]
-        for members, part in zip(self._groups, parts, strict=True):
-            count = part.shape[1] // len(members)
-            columns = ops.unstack(part, axis=1)
-            for position, i in enumerate(members):
-                pieces[i] = columns[position * count : (position + 1) * count]
-        return ops.stack([column for piece in pieces for column in piece], axis=1)
+        vectors = ops.concatenate(parts, axis=1)
+        return vectors if self._order is None else reordered(vectors, self._order)
 
     def _field_bags(self, i: int, ids: Any, weights: Any, combiner: str | None) -> Any:
         padding = (lambda x: ops.equal(x, 0)) if self.mask_zero else None
@@ -283,6 +283,32 @@ class EmbeddingCollection(Layer):
             vectors = lookup.lookup(flat)
         return poison(ops.reshape(vectors, (*ops.shape(ids), *layer.vector_shape)), valid)
 
+    def save_own_variables(self, store: Any) -> None:
+        """Writes each field's variables as "field/variable", whether fields are fused or not."""
+        for lookup in self.lookups:
+            lookup.flush_rows()
+        write_entries(self._stored_variables(), store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads each field's variables.
+
+        Raises:
+            ValueError: A field's variable is missing, or of another shape.
+        """
+        read_entries(self._stored_variables(), store, self.name)
+
+    def _stored_variables(self) -> Iterator[Entry]:
+        names = self.field_names
+        for members, lookup in zip(self._groups, self.lookups, strict=True):
+            if isinstance(lookup, FusedLookup):
+                for position, i in enumerate(members):
+                    for name, variable, start, stop in lookup.field_tables(position):
+                        yield f"{names[i]}/{name}", variable, slice(start, stop)
+            else:
+                for variable in lookup.weights:
+                    name = variable.name.split("/")[-1].split(":")[0]
+                    yield f"{names[members[0]]}/{name}", variable, slice(None)
+
     def footprint(self) -> Footprint:
         """Parameters and bytes of all fields together."""
         total = Footprint(0, 0)
@@ -299,21 +325,11 @@ class EmbeddingCollection(Layer):
 
     def summary(self) -> str:
         """A table: field, rows, method, parameters, bytes served, ratio to the full table."""
-        header = ("field", "rows", "method", "parameters", "bytes", "ratio")
-        lines = [header]
-        for name, (method, size) in self.field_footprints().items():
-            lines.append((name, str(self.cardinalities[name]), method, *_size_cells(size)))
-        rows = str(sum(self.cardinalities.values()))
-        lines.append(("total", rows, "", *_size_cells(self.footprint())))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        left = (0, 2)
-        return "\n".join(
-            "  ".join(
-                cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])
-                for i, cell in enumerate(line)
-            ).rstrip()
-            for line in lines
-        )
+        fields = {
+            name: (self.cardinalities[name], method, size)
+            for name, (method, size) in self.field_footprints().items()
+        }
+        return size_table(fields, self.footprint())
 
     def compute_output_shape(self, input_shape: Any, weights_shape: Any = None) -> tuple:
         """(batch, num_vectors, output_dim)."""
@@ -364,11 +380,20 @@ def _columns(x: Any, members: Sequence[int]) -> Any:
     first, count = members[0], len(members)
     if tuple(members) == tuple(range(first, first + count)):
         return x[:, first : first + count]
-    return ops.stack([x[:, i] for i in members], axis=1)
+    return ops.take(x, np.asarray(members), axis=1)
 
 
-def _size_cells(size: Footprint) -> tuple[str, str, str]:
-    return str(size.parameters), str(size.inference_bytes), f"{size.ratio:.1f}"
+def _order_of(groups: Sequence[Sequence[int]], counts: Sequence[int]) -> list[int] | None:
+    """Where each field's vectors are when the groups' stand side by side; None: in order.
+
+    Args:
+        groups: Fields of each group.
+        counts: Vectors of each field.
+    """
+    fields = [field for members in groups for field in members]
+    starts = dict(zip(fields, np.cumsum([0] + [counts[i] for i in fields]), strict=False))
+    order = [int(starts[i]) + j for i, count in enumerate(counts) for j in range(count)]
+    return None if order == sorted(order) else order
 
 
 def _check_overrides(overrides: Mapping[str, Mapping], cardinalities: Mapping[str, int]) -> None:

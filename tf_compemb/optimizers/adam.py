@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tf_compemb._keras import BACKEND, LEGACY, register
+from tf_compemb._keras import BACKEND, LEGACY, add_slices, register
 from tf_compemb.optimizers.idle_series import idle_weights
 from tf_compemb.optimizers.row_adam import Moments, RowAdam
 from tf_compemb.optimizers.row_updates import is_row_table, write_rows
@@ -223,5 +223,4 @@ class AMSGrad(Adam):
 
 def _dense(gradient: Any) -> Any:
     """A sparse gradient as a dense one, duplicates added."""
-    rows = gradient.dense_shape[0]
-    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)
+    return add_slices(gradient.values, gradient.indices, gradient.dense_shape[0])

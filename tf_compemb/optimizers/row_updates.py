@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_compemb._keras import BACKEND, LEGACY
+from tf_compemb._keras import BACKEND, LEGACY, add_slices
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -36,7 +36,13 @@ def merge_duplicates(gradient: Any) -> tuple[Any, Any]:
         Row numbers, each once, shape (n,), and the sums, shape (n, width).
     """
     rows, positions = tf.unique(gradient.indices)
-    return rows, tf.math.unsorted_segment_sum(gradient.values, positions, tf.shape(rows)[0])
+    return rows, add_slices(gradient.values, positions, tf.shape(rows)[0])
+
+
+def touched_rows(gradient: Any) -> tuple[Any, Any]:
+    """The rows of a dense gradient that are not zero, as `merge_duplicates` returns them."""
+    rows = tf.where(tf.reduce_any(gradient != 0, axis=1))[:, 0]
+    return rows, tf.gather(gradient, rows)
 
 
 def write_rows(variable: Any, rows: Any, values: Any) -> None:
@@ -48,8 +54,9 @@ class RowUpdates:
     """Mixin over a stock optimiser: sparse gradients update rows, dense ones take the stock rule.
 
     A subclass defines `update_rows(variable, rows, gradient, learning_rate)`. It is called under
-    TensorFlow for a `tf.IndexedSlices` gradient, with every row once. The cost of a step then
-    grows with the batch and not with the table.
+    TensorFlow for a `tf.IndexedSlices` gradient, with every row once, and for the dense gradient
+    of a small table, with the rows where it is not zero. The cost of a step then grows with the
+    batch and not with the table.
 
     Raises:
         ValueError: An option in `REFUSED_OPTIONS` was given, most of which would visit whole
@@ -81,6 +88,7 @@ class RowUpdates:
 
     def prepare_tables(self, variables: Any) -> None:
         """Refuses constraints on tables; takes the tables over from their last optimiser."""
+        self._tables = {i for i, variable in enumerate(variables) if is_row_table(variable)}
         for table in filter(is_row_table, variables):
             if getattr(table, "constraint", None) is not None:
                 raise ValueError(
@@ -97,6 +105,10 @@ class RowUpdates:
             return self._index_dict[self._var_key(variable)]  # type: ignore[attr-defined]
         return self._get_variable_index(variable)  # type: ignore[attr-defined]
 
+    def is_table(self, variable: Any) -> bool:
+        """Whether a variable that Keras hands to `update_step` is a row table."""
+        return self.variable_index(variable) in self._tables
+
     def slot(self, slots: Any, variable: Any) -> Any:
         """The `tf.Variable` of a variable's state, from one of the optimiser's lists of slots."""
         slot = slots[self.variable_index(variable)]
@@ -104,9 +116,10 @@ class RowUpdates:
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
         """Updates one variable; Keras calls this."""
-        if BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices):
+        sparse = BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
+        if sparse or (BACKEND == "tensorflow" and self.is_table(variable)):
             rate = tf.cast(self._rate(learning_rate), variable.dtype)
-            rows, sums = merge_duplicates(gradient)
+            rows, sums = merge_duplicates(gradient) if sparse else touched_rows(gradient)
             self.update_rows(variable, rows, tf.cast(sums, variable.dtype), rate)
         else:
             self.dense_step(gradient, variable, learning_rate)

@@ -38,7 +38,6 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc
         self.prepare_tables(variables)
         # Not Keras' Adagrad.build, which would allocate an accumulator for every parameter.
         keras.optimizers.Optimizer.build(self, variables)
-        self._by_row = {i for i, variable in enumerate(variables) if is_row_table(variable)}
         self._accumulators = [self._add_accumulator(variable) for variable in variables]
         if LEGACY:
             self._built = True
@@ -54,7 +53,7 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc
 
     def dense_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """The stock rule; for a table, the row-wise rule on all rows."""
-        if self.variable_index(variable) not in self._by_row:
+        if not self.is_table(variable):
             super().dense_step(gradient, variable, learning_rate)
             return
         accumulator = self._accumulators[self.variable_index(variable)]
@@ -67,7 +66,7 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc
         """Accumulates and moves rows."""
         accumulator = self.slot(self._accumulators, variable)
         square = tf.square(gradient)
-        if self.variable_index(variable) in self._by_row:
+        if self.is_table(variable):
             square = tf.reduce_mean(square, axis=1, keepdims=True)
         total = tf.gather(accumulator, rows) + square
         step = learning_rate * tf.math.rsqrt(total + self.epsilon) * gradient

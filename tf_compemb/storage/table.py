@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_compemb._keras import gather_rows, ops
+from tf_compemb.storage import small_table
 from tf_compemb.storage.uniform_rows import UniformRows
 
 if TYPE_CHECKING:
@@ -91,18 +92,49 @@ class CodeSpec:
         )
 
 
-def read_rows(variable: Any, ids: Any, dtype: str) -> Any:
+def read_rows(
+    variable: Any,
+    ids: Any,
+    dtype: str,
+    neutral: float | None = None,
+    blocks: small_table.Blocks | None = None,
+) -> Any:
     """Rows of a table as vectors of the compute type: the door through which rows are read.
 
     Args:
         variable: The table's variable, shape (rows, width).
         ids: Integer tensor of any shape, row numbers.
-        dtype: Compute type of the layer. Only the rows read are cast, never the table.
+        dtype: Compute type of the layer. Only the rows read are cast, never a large table.
+        neutral: None, or what the row after the last holds, an untrained row of one number.
+            For small tables.
+        blocks: For small tables, what is known of the columns of `ids`.
     """
+    count = variable.shape[0]
     if variable.served_rows is not None:
-        rows = variable.served_rows(ids)
+        rows = _served_rows(variable, ids, neutral)
+    elif neutral is not None or count <= small_table.SMALL_TABLE:
+        table = _all_rows(variable, neutral)
+        rows = small_table.gather_with_dense_gradient(table, ids, blocks)
     else:
         rows = gather_rows(variable, ids)
         if variable.row_catch_up is not None:
             rows = rows + variable.row_catch_up.pending(ids)
     return rows if dtype == "float32" else ops.cast(rows, dtype)
+
+
+def _all_rows(variable: Any, neutral: float | None) -> Any:
+    count, width = variable.shape
+    rows = ops.convert_to_tensor(variable)
+    if variable.row_catch_up is not None:
+        rows = rows + variable.row_catch_up.pending(np.arange(count))
+    if neutral is None:
+        return rows
+    return ops.concatenate([rows, ops.full((1, width), neutral, dtype=rows.dtype)])
+
+
+def _served_rows(variable: Any, ids: Any, neutral: float | None) -> Any:
+    if neutral is None:
+        return variable.served_rows(ids)
+    count = variable.shape[0]
+    rows = variable.served_rows(ops.minimum(ids, count - 1))
+    return ops.where(ops.expand_dims(ids == count, -1), ops.cast(neutral, rows.dtype), rows)
