@@ -110,6 +110,8 @@ def notes(about: dict[str, Any], found: dict[str, Any]) -> list[str]:
             f"{megabytes(max(size or 0 for size in vocabularies))} of text here, becomes lookup "
             "tables, which are in RssAnon and in no theory"
         )
+    if any((model["card"] or {}).get("trained") is False for model in found["models"]):
+        said.append("untrained models have nothing in common: their outputs tell nothing here")
     if any((model["memory"] or {}).get("gpu_bytes") for model in found["models"]):
         said.append(GPU_NOTE)
     return said
@@ -228,6 +230,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _draw_memory(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.ticker import LogLocator
+
     known = []
     for index, row in enumerate(rows):
         theory, tables = row["tables_theoretical_bytes"], row["tables_rss_anon_bytes"]
@@ -240,7 +244,10 @@ def _draw_memory(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
             theory / 1e6,
             shown,
             yerr=(row["rss_anon_spread_bytes"] or 0) / 1e6,
-            fmt="os^Dv"[index // 10 % 5],
+            # Models of one size lie on one another: each has another outline.
+            fmt="os^Dv<>ph8"[index % 10],
+            markersize=7 + index % 3 * 2,
+            fillstyle="none",
             color=f"C{index % 10}",
         )
     if known:
@@ -252,6 +259,7 @@ def _draw_memory(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.set_xlabel("tables beyond 2,000 ids a field, in theory (MB)")

@@ -23,7 +23,7 @@ from tf_compemb.serving.compare_models import (
     stored_bytes,
     theoretical_bytes,
 )
-from tf_compemb.serving.compare_report import against_theory, summary
+from tf_compemb.serving.compare_report import against_theory, notes, summary
 from tf_compemb.serving.compare_server import LocalServer
 from tf_compemb.serving.cut_model import cut_cardinalities, model_options
 from tf_compemb.serving.latency import WARM_UP_CALLS, Case, measure_latency
@@ -354,6 +354,26 @@ def test_the_summary_by_hand():
     assert (qr["grpc_64_p50_ms"], qr["grpc_64_p99_ms"]) == (2.0, 4.0)
     assert qr["grpc_64_rows_per_second"] == 64.0
     assert list(full) == list(qr)
+
+
+def test_what_a_reader_has_to_know_is_said():
+    about = {"settings": {"repeats": 5, "calls": 100, "onednn": False}, "rows": "drawn ids"}
+    about["machine"] = {"processor": "CPU", "cores": 2, "load_average": (0.5, 0, 0)}
+    full, qr = measured("full", 640, [700]), measured("qr", 40, [100])
+    full |= {"card": {"trained": True}}
+    qr |= {"card": {"trained": True}}
+    empty = {"anonymous_bytes": [60_000_000]}
+    said = "\n".join(notes(about, {"empty": empty, "models": [full, qr]}))
+    assert "(60.0 MB)" in said
+    assert "oneDNN off" in said
+    for word in ("untrained", "vocabulary", "GPU"):
+        assert word not in said
+    qr["card"]["trained"] = False
+    qr["theoretical_bytes"]["vocabulary"] = 3_000_000
+    qr["memory"]["gpu_bytes"] = [5]
+    said = "\n".join(notes(about, {"empty": empty, "models": [full, qr]}))
+    for word in ("untrained", "vocabulary, 3.0 MB", "up to twice the tables"):
+        assert word in said
 
 
 def test_a_running_server_without_pid_has_no_memory():
