@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Packages of further Keras backends to install and test, such as "jax torch".
 BACKENDS ?=
+# SLOW=1 runs the tests marked slow too.
+SLOW ?=
 TRAIN ?= --embedding full,hash,qr --collisions 4
 
 .PHONY: train test lint clean
@@ -11,7 +13,7 @@ train: $(VENV)/.train
 	$(VENV)/bin/python -m tf_compemb.train $(TRAIN)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python tests/every_runtime.py
+	$(VENV)/bin/python tests/every_runtime.py $(if $(SLOW),--slow)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

@@ -1,8 +1,9 @@
 """Runs the checks and the tests on every runtime, and says plainly what was not tested.
 
-    python tests/every_runtime.py [pytest arguments]
+    python tests/every_runtime.py [--slow] [pytest arguments]
 
 The runtimes are tf_keras, and Keras 3 on TensorFlow, JAX and torch. Two processes run at a time.
+Tests marked slow run with --slow only.
 """
 
 import importlib.util
@@ -16,13 +17,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Data, models, training, serving and packaging do not depend on the Keras of the layers: once is
-# enough.
-ON_ONE_RUNTIME = [
-    *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
-    *("test_native*", "test_serving*", "test_benchmark*"),
-    *("test_export_raw*", "test_export_program*"),
-]
+# What does not depend on the Keras of the layers is tested once, under tf_keras.
+ON_ONE_RUNTIME = {
+    "data and training": [
+        *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
+        "test_benchmark*",
+    ],
+    "export and serving": [
+        *("test_native*", "test_serving*", "test_export_raw*", "test_export_program*"),
+    ],
+}
 
 CHECKS = {
     "ruff check": ["-m", "ruff", "check", "."],
@@ -56,26 +60,35 @@ def run(name: str, arguments: list[str], settings: dict[str, str]) -> tuple[str,
 _RUNTIME_VARIABLES = ("TF_USE_LEGACY_KERAS", "KERAS_BACKEND")
 
 
-def main() -> int:
-    jobs, missing = [], []
-    for name, arguments in CHECKS.items():
-        jobs.append((name, arguments, {}))
+def jobs_of(pytest_arguments: list[str]) -> list[tuple[str, list[str], dict[str, str]]]:
+    """Name, arguments of Python and environment of each process, the longest first."""
+    pytest = ["-m", "pytest", "-q", *pytest_arguments]
+    legacy = RUNTIMES["tf_keras"][0]
+    jobs = []
+    for name, patterns in ON_ONE_RUNTIME.items():
+        files = sorted(str(f) for p in patterns for f in (ROOT / "tests").glob(f"{p}.py"))
+        jobs.append((name, [*pytest, *files], legacy))
+    elsewhere = [f"--ignore-glob=*/{p}.py" for ps in ON_ONE_RUNTIME.values() for p in ps]
     for name, (settings, module) in RUNTIMES.items():
-        if importlib.util.find_spec(module) is None:
-            missing.append((name, module))
-            continue
-        arguments = ["-m", "pytest", "-q", *sys.argv[1:]]
-        if name != "tf_keras":
-            arguments += [f"--ignore-glob=*/{pattern}.py" for pattern in ON_ONE_RUNTIME]
-        jobs.append((name, arguments, settings))
-    # The longest, tf_keras with the training tests, starts first.
-    jobs.sort(key=lambda job: job[0] != "tf_keras")
+        if importlib.util.find_spec(module) is not None:
+            jobs.append((name, [*pytest, *elsewhere], settings))
+    return jobs + [(name, arguments, {}) for name, arguments in CHECKS.items()]
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if "--slow" in arguments:
+        arguments.remove("--slow")
+    else:
+        arguments += ["-m", "not slow"]
+    jobs = jobs_of(arguments)
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: run(*job), jobs))
     for name, good, _, seconds in results:
         print(f"{name:24} {'ok' if good else 'FAILED':8} {seconds:5.0f} s")
-    for name, module in missing:
-        print(f"{name:24} NOT TESTED: {module} is not installed (`pip install {module}`)")
+    for name, (_, module) in RUNTIMES.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{name:24} NOT TESTED: {module} is not installed (`pip install {module}`)")
     passed, failed = (
         sum(int(n) for _, _, out, _ in results for n in re.findall(rf"(\d+) {word}", out))
         for word in ("passed", "failed")
