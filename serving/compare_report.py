@@ -106,9 +106,9 @@ def notes(about: dict[str, Any], found: dict[str, Any]) -> list[str]:
     vocabularies = [(m["theoretical_bytes"] or {}).get("vocabulary") for m in found["models"]]
     if any(vocabularies):
         said.append(
-            "the raw signature's vocabulary, "
-            f"{megabytes(max(size or 0 for size in vocabularies))} of text here, becomes lookup "
-            "tables, which are in RssAnon and in no theory"
+            "* with the lookup tables of the raw signature's vocabulary, "
+            f"{megabytes(max(size or 0 for size in vocabularies))} of text here, which are in no "
+            "theory; an export with --no-raw is without them"
         )
     if any((model["card"] or {}).get("trained") is False for model in found["models"]):
         said.append("untrained models have nothing in common: their outputs tell nothing here")
@@ -150,9 +150,9 @@ def _memory_table(rows: Sequence[dict[str, Any]]) -> Any:
             _bytes(row["theoretical_bytes"]),
             _bytes(row["saved_model_bytes"]),
             _bytes(over) + ("" if spread is None or over is None else f" ± {spread / 1e6:.1f}"),
-            _bytes(tables),
+            _bytes(tables) + (" *" if row["vocabulary_bytes"] else ""),
             _bytes(theory),
-            against_theory(theory, tables),
+            "" if row["vocabulary_bytes"] else against_theory(theory, tables),
             _bytes(row["peak_rss_bytes"]),
             "" if row["load_seconds"] is None else f"{row['load_seconds']:.1f} s",
         ]
@@ -263,7 +263,8 @@ def _draw_memory(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.set_xlabel("tables beyond 2,000 ids a field, in theory (MB)")
-    axes.set_ylabel("RssAnon over the model without them (MB)")
+    more = ", with vocabularies" if any(row["vocabulary_bytes"] for row in rows) else ""
+    axes.set_ylabel(f"measured as RssAnon{more} (MB)")
     axes.set_title("Memory: line: equal; grey: within the noise", fontsize="medium")
     axes.grid(alpha=0.3)
 

@@ -372,7 +372,7 @@ def test_what_a_reader_has_to_know_is_said():
     qr["theoretical_bytes"]["vocabulary"] = 3_000_000
     qr["memory"]["gpu_bytes"] = [5]
     said = "\n".join(notes(about, {"empty": empty, "models": [full, qr]}))
-    for word in ("untrained", "vocabulary, 3.0 MB", "up to twice the tables"):
+    for word in ("untrained", "vocabulary, 3.0 MB of text", "up to twice the tables"):
         assert word in said
 
 
