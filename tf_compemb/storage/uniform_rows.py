@@ -12,9 +12,9 @@ import numpy as np
 
 from tf_compemb._keras import adopt_array, keras, ops
 
-# From this many numbers on, Keras' initialiser takes longer than all else that building a table
-# does: it holds three copies at its peak. Below, Keras' own draws keep its sequence of seeds.
-LARGE_TABLE = 2**24
+# From this many numbers on Keras' initialiser is slow, and leaves the process three copies larger
+# at its peak. Below, Keras' own draws keep its sequence of seeds.
+LARGE_TABLE = 2**22
 _CHUNK = 2**20
 
 

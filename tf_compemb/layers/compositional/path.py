@@ -9,6 +9,7 @@ from typing import Any
 
 from tf_compemb._keras import keras, ops
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.compositional._chosen_functions import apply_chosen
 from tf_compemb.layers.compositional._partitioned import classes_of
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions import (
@@ -31,8 +32,9 @@ class PathEmbedding(CompressedEmbedding):
     Parameters: `m_1 * d + sum_{j>1} m_j * (parameters of one function)`, `m_j` classes in partition
         j, `d = output_dim`; one hidden layer of h units has `2 * d * h + h + d`.
     Served as: the base table and the functions, float32.
-    Does not give: cheap lookups; every id runs through every function of a set, of which one is
-        kept. The paper calls its results preliminary; it is slower to train than operations.
+    Does not give: cheap lookups; below 1024 ids (a static batch, on TensorFlow; else always) every
+        id runs through every function of a set, of which one is kept. From there on ids are
+        grouped by function, which XLA cannot compile. The paper calls its results preliminary.
     Reference: Shi et al. 2020, https://arxiv.org/abs/1909.02107, sections 4.1 and 5.4, table 1.
 
     Args:
@@ -128,34 +130,19 @@ class PathEmbedding(CompressedEmbedding):
         return classes_of(self, self.partitions[j], f"codes_{j}", ids)
 
     def _apply_functions(self, j: int, classes: Any, vectors: Any) -> Any:
-        """Function `classes[m]` of set j on vector m.
-
-        All functions run side by side as one wide network, and a mask keeps the hidden units of
-        the id's own. Gathering each id's kernels instead costs several times more.
-        """
-        count = self.partitions[j].num_classes(self.input_dim)
-        own = ops.one_hot(classes, count, dtype=self.compute_dtype)
-        last = len(self._layer_widths) - 1
-        hidden = vectors
-        for i, (_, outputs) in enumerate(self._layer_widths):
-            kernel = ops.cast(getattr(self, f"kernel_{j}_{i}"), self.compute_dtype)
-            bias = ops.cast(getattr(self, f"bias_{j}_{i}"), self.compute_dtype)
-            if i == 0:
-                wide = ops.matmul(hidden, _side_by_side(kernel))
-                wide = ops.reshape(wide, (-1, count, outputs)) * ops.expand_dims(own, -1)
-                hidden = ops.sum(wide, axis=1)
-            else:
-                masked = ops.expand_dims(hidden, 1) * ops.expand_dims(own, -1)
-                inputs = kernel.shape[1]
-                hidden = ops.matmul(
-                    ops.reshape(masked, (-1, count * inputs)),
-                    ops.reshape(kernel, (count * inputs, outputs)),
+        """Function `classes[m]` of set j on vector m."""
+        kernels, biases = (
+            [
+                ops.cast(
+                    ops.convert_to_tensor(getattr(self, f"{kind}_{j}_{i}")), self.compute_dtype
                 )
-            hidden = hidden + ops.matmul(own, bias)
-            if i < last:
-                hidden = self.activation(hidden)
+                for i in range(len(self._layer_widths))
+            ]
+            for kind in ("kernel", "bias")
+        )
+        vectors = apply_chosen(vectors, classes, kernels, biases, self.activation)
         # Keras' operations on the torch backend bring float64 back as float32.
-        return ops.cast(hidden, self.compute_dtype)
+        return ops.cast(vectors, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""
@@ -166,12 +153,6 @@ class PathEmbedding(CompressedEmbedding):
             "activation": keras.activations.serialize(self.activation),
             "partitions": [p.get_config() for p in self.partitions],
         }
-
-
-def _side_by_side(kernel: Any) -> Any:
-    """(classes, inputs, outputs) as one matrix (inputs, classes * outputs)."""
-    count, inputs, outputs = kernel.shape
-    return ops.reshape(ops.transpose(kernel, (1, 0, 2)), (inputs, count * outputs))
 
 
 def _near_identity(shape: tuple[int, ...], dtype: Any = None) -> Any:
