@@ -332,8 +332,8 @@ def _median(values: list[float] | None) -> float | None:
 
 
 def _spread(values: list[float] | None) -> float | None:
-    """Half the distance between the largest and the smallest."""
-    return (max(values) - min(values)) / 2 if values else None
+    """Half the distance between the largest and the smallest; None of a single one."""
+    return (max(values) - min(values)) / 2 if values and len(values) > 1 else None
 
 
 def _bytes(number: float | None) -> str:

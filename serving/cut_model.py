@@ -60,7 +60,7 @@ def model_options(card: Mapping[str, Any]) -> TrainingOptions | None:
     >>> card = {"trained": False, "model": "DLRM", "embeddings": [{"method": "qr"}],
     ...         "options": {"collisions": 60, "dim": 8}}
     >>> arguments(model_options(card))
-    ['--collisions', '60', '--dim', '8']
+    ['--embedding', 'qr', '--collisions', '60', '--dim', '8']
     """
     if "training" in card:
         given = TrainingOptions.from_json(card["training"]["options"])

@@ -41,6 +41,15 @@ class LazyAdam(RowAdam):
             )
         super().__init__(*args, **kwargs)
 
+    def dense_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """The stock rule; for a small table, a step on the rows whose gradient is not zero."""
+        if not self.is_table(variable):
+            super().dense_step(gradient, variable, learning_rate)
+            return
+        rows = tf.where(tf.reduce_any(gradient != 0, axis=1))[:, 0]
+        rate = tf.cast(self._rate(learning_rate), variable.dtype)
+        self.update_rows(variable, rows, tf.gather(gradient, rows), rate)
+
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """One step on rows, as if the steps since their last one had not been."""
         stored = self.moments_of(variable)

@@ -39,12 +39,6 @@ def merge_duplicates(gradient: Any) -> tuple[Any, Any]:
     return rows, add_slices(gradient.values, positions, tf.shape(rows)[0])
 
 
-def touched_rows(gradient: Any) -> tuple[Any, Any]:
-    """The rows of a dense gradient that are not zero, as `merge_duplicates` returns them."""
-    rows = tf.where(tf.reduce_any(gradient != 0, axis=1))[:, 0]
-    return rows, tf.gather(gradient, rows)
-
-
 def write_rows(variable: Any, rows: Any, values: Any) -> None:
     """Overwrites rows of a variable. `rows` are distinct, so the order of writing is free."""
     variable.scatter_update(tf.IndexedSlices(values, rows))
@@ -54,9 +48,9 @@ class RowUpdates:
     """Mixin over a stock optimiser: sparse gradients update rows, dense ones take the stock rule.
 
     A subclass defines `update_rows(variable, rows, gradient, learning_rate)`. It is called under
-    TensorFlow for a `tf.IndexedSlices` gradient, with every row once, and for the dense gradient
-    of a small table, with the rows where it is not zero. The cost of a step then grows with the
-    batch and not with the table.
+    TensorFlow for a `tf.IndexedSlices` gradient, with every row once. The cost of a step then
+    grows with the batch and not with the table. Small tables have dense gradients; a rule that
+    moves rows whose gradient is zero defines `dense_step` for them too.
 
     Raises:
         ValueError: An option in `REFUSED_OPTIONS` was given, most of which would visit whole
@@ -116,10 +110,9 @@ class RowUpdates:
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
         """Updates one variable; Keras calls this."""
-        sparse = BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
-        if sparse or (BACKEND == "tensorflow" and self.is_table(variable)):
+        if BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices):
             rate = tf.cast(self._rate(learning_rate), variable.dtype)
-            rows, sums = merge_duplicates(gradient) if sparse else touched_rows(gradient)
+            rows, sums = merge_duplicates(gradient)
             self.update_rows(variable, rows, tf.cast(sums, variable.dtype), rate)
         else:
             self.dense_step(gradient, variable, learning_rate)

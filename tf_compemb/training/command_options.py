@@ -146,6 +146,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without a page of options before it."""
 
     def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2."""
         self.exit(2, f"error: {message}; {self.prog} --help lists the options.\n")
 
 
