@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ class EmbeddingCollection(Layer):
         cardinalities: Number of ids of each field: a mapping from the field's name, or a sequence
             (the names are then "field_0", "field_1", ...).
         output_dim: Integer, length of every vector.
-        embedding: Name of the method for every field: "full", "hash", "qr", "compositional",
-            "path".
+        embedding: Name of the method for every field, such as "full", "hash", "qr"; all are in
+            the catalogue, `tf_compemb/layers/README.md`.
         threshold: None keeps a field's table full where compression would not make it smaller.
             An integer keeps tables of at most that many rows full, and compresses all others.
         options: The method's own arguments, such as `{"collisions": 4, "operation": "mult"}`.
@@ -46,6 +46,10 @@ class EmbeddingCollection(Layer):
         combiner: How bags of ids are pooled: "sum", "mean" or "sqrtn".
         mask_zero: Whether id 0 is padding in padded bags.
         fused: Whether fields of the same method are looked up together. The vectors are the same.
+        frequencies: For methods that treat frequent ids apart: a function from a field's name to
+            how often training has each id, shape (cardinality,), such as
+            `PreparedDataset.frequencies`. What the layers keep of them is saved with the weights
+            and is not in the configuration.
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
@@ -83,6 +87,7 @@ class EmbeddingCollection(Layer):
         combiner: str = "sum",
         mask_zero: bool = False,
         fused: bool = True,
+        frequencies: Callable[[str], Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -104,11 +109,11 @@ class EmbeddingCollection(Layer):
         self.combiner = combiner
         self.mask_zero = bool(mask_zero)
         self.fused = bool(fused)
-        self._fields = _Fields([self._choose(name) for name in self.cardinalities])
+        self._fields = _Fields([self._choose(name, frequencies) for name in self.cardinalities])
         self._make_lookups()
         self._ids_come_as_floats = False
 
-    def _choose(self, name: str) -> CompressedEmbedding:
+    def _choose(self, name: str, frequencies: Callable[[str], Any] | None) -> CompressedEmbedding:
         """The layer of one field, by the specification, the overrides and the threshold."""
         spec = self.overrides.get(name, {})
         embedding = spec.get("embedding", self.embedding)
@@ -119,9 +124,12 @@ class EmbeddingCollection(Layer):
         full = get_method("full")(rows, self.output_dim, name=name, **dtype)
         if threshold is not None and rows <= threshold:
             return full
+        method = get_method(embedding)
         arguments = {**inherited, **spec.get("options", {})}
+        if method.needs_frequencies and frequencies is not None:  # type: ignore[attr-defined]
+            arguments["frequencies"] = frequencies(name)
         try:
-            layer = get_method(embedding)(rows, self.output_dim, name=name, **arguments, **dtype)
+            layer = method(rows, self.output_dim, name=name, **arguments, **dtype)
         except (TypeError, ValueError) as error:
             raise ValueError(f"Field {name!r}, method {embedding!r}: {error}") from error
         smaller = layer.footprint().inference_bytes < full.footprint().inference_bytes

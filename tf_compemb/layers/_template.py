@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tf_compemb.layers.base import CompressedEmbedding
-from tf_compemb.storage.table import CodeSpec, TableSpec
+from tf_compemb.storage.table import Spec, TableSpec
 
 # Uncomment in the copy, with the name that `--embedding` will use:
 # @method("scaled")
@@ -33,7 +33,7 @@ class ScaledEmbedding(CompressedEmbedding):
     def __init__(self, input_dim: int, output_dim: int, **kwargs: Any) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
 
-    def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
+    def table_specs(self) -> dict[str, Spec]:
         """One row an id."""
         return {"rows_of_ids": TableSpec(self.input_dim, self.output_dim, self.limit)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
+from tf_compemb.layers.budget import Settings, only, within_budget
 from tf_compemb.layers.ids import (
     check_id_space,
     check_integer_type,
@@ -19,7 +21,7 @@ from tf_compemb.layers.ids import (
     to_id_tensor,
     type_name,
 )
-from tf_compemb.storage.table import CodeSpec, TableSpec, read_rows
+from tf_compemb.storage.table import Spec, TableSpec, read_rows
 
 
 class CompressedEmbedding(Layer):
@@ -55,6 +57,8 @@ class CompressedEmbedding(Layer):
     """
 
     method_name = ""
+    # Whether the constructor takes `frequencies`, how often training has each id.
+    needs_frequencies = False
 
     def __init__(
         self,
@@ -83,8 +87,11 @@ class CompressedEmbedding(Layer):
 
     # What a method says of itself.
 
-    def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
-        """The tables of this method, by the name of the attribute that will hold each."""
+    def table_specs(self) -> dict[str, Spec]:
+        """The tables of this method, and what it keeps beside them and does not train.
+
+        By the name of the attribute that will hold each.
+        """
         raise NotImplementedError
 
     def weight_shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -99,7 +106,76 @@ class CompressedEmbedding(Layer):
         """The layer that is exported and served, with the same vectors. By default this one."""
         return self
 
+    @classmethod
+    def budget_grid(
+        cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
+    ) -> Iterable[Settings]:
+        """What `for_budget` chooses from, the best first. By default there is no choice.
+
+        Args:
+            input_dim: As of the constructor.
+            output_dim: As of the constructor.
+            options: Arguments that the caller has fixed; they replace those of the grid.
+        """
+        return [only({})]
+
+    def start_from(self, table: np.ndarray) -> None:
+        """Gives the layer, which is built, weights whose vectors are near the rows of `table`.
+
+        Args:
+            table: Float32 array (input_dim, output_dim).
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot start from a trained table.")
+
     # What the base does for every method.
+
+    @classmethod
+    def for_budget(
+        cls, input_dim: int, output_dim: int, bytes: int, **options: Any
+    ) -> dict[str, Any]:
+        """Arguments with which the served layer is the largest within a number of bytes.
+
+        Args:
+            input_dim: As of the constructor.
+            output_dim: As of the constructor.
+            bytes: At most so many for all that is served, `footprint().inference_bytes`.
+            **options: Arguments of the constructor that are fixed.
+
+        Returns:
+            Arguments of the constructor beside the two dimensions, with `options` among them.
+
+        Raises:
+            ValueError: The method needs more; the message says how many bytes.
+        """
+        dims = (
+            positive_integer("input_dim", input_dim),
+            positive_integer("output_dim", output_dim),
+        )
+        # Who says how many ids share a row has said the size.
+        grid = [only({})] if "collisions" in options else cls.budget_grid(*dims, options)
+        return within_budget(cls, dims, bytes, grid, options)
+
+    @classmethod
+    def from_table(cls, table: Any, **options: Any) -> Any:
+        """A built layer whose vectors are as near to a trained table as the method says.
+
+        Args:
+            table: Array (input_dim, output_dim).
+            **options: Arguments of the constructor.
+
+        Raises:
+            NotImplementedError: The method has no way to start from a table.
+            ValueError: `table` is not a table.
+        """
+        array = np.asarray(table, dtype="float32")
+        if array.ndim != 2:
+            raise ValueError(
+                f"`table` must have shape (input_dim, output_dim). Received: shape {array.shape}"
+            )
+        layer = cls(*array.shape, **options)
+        layer.build()
+        layer.start_from(array)
+        return layer
 
     @property
     def vector_shape(self) -> tuple[int, ...]:
@@ -116,10 +192,10 @@ class CompressedEmbedding(Layer):
         if self.built:
             return
         for name, spec in self.table_specs().items():
-            if isinstance(spec, CodeSpec):
-                setattr(self, name, spec.build(self, name))
-            else:
+            if isinstance(spec, TableSpec):
                 setattr(self, name, spec.build(self, name, self.embeddings_initializer))
+            else:
+                setattr(self, name, spec.build(self, name))
         for name, (shape, initializer) in self.weight_shapes().items():
             weight = self.add_exact_weight(name, shape, initializer, "float32", trainable=True)
             setattr(self, name, weight)
@@ -131,7 +207,7 @@ class CompressedEmbedding(Layer):
         tables = [s for s in specs if isinstance(s, TableSpec)]
         others = sum(math.prod(shape) for shape, _ in self.weight_shapes().values())
         weight_bytes = sum(t.bytes for t in tables) + 4 * others
-        index_bytes = sum(s.bytes for s in specs if isinstance(s, CodeSpec))
+        index_bytes = sum(s.bytes for s in specs if not isinstance(s, TableSpec))
         return Footprint(
             parameters=sum(t.parameters for t in tables) + others,
             weight_bytes=weight_bytes,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions import Naive
@@ -37,3 +39,7 @@ class FullEmbedding(PartitionedEmbedding):
         super().__init__(
             input_dim, output_dim, partitions=[Naive()], table_names=["embeddings"], **kwargs
         )
+
+    def start_from(self, table: np.ndarray) -> None:
+        """The table itself."""
+        self.embeddings.assign(table)

@@ -11,6 +11,8 @@ from tf_compemb.partitions.families import balanced as balanced
 from tf_compemb.partitions.families import chinese_remainder as chinese_remainder
 from tf_compemb.partitions.families import for_parameters as for_parameters
 from tf_compemb.partitions.families import mixed_radix as mixed_radix
+from tf_compemb.partitions.families import smallest_moduli as smallest_moduli
+from tf_compemb.partitions.families import smallest_modulus as smallest_modulus
 from tf_compemb.partitions.partition import Codes as Codes
 from tf_compemb.partitions.partition import Digit as Digit
 from tf_compemb.partitions.partition import Function as Function

@@ -86,7 +86,7 @@ def balanced(n: int, k: int, family: str = "mixed_radix") -> list[Partition]:
     if n < 1 or k < 1:
         raise ValueError(f"`n` and `k` must be positive integers. Received: n={n}, k={k}")
     if family == "mixed_radix":
-        return mixed_radix(n, _smallest_moduli(n, k))
+        return mixed_radix(n, smallest_moduli(n, k))
     if family == "chinese_remainder":
         return chinese_remainder(n, _smallest_coprime_moduli(n, k))
     raise ValueError(
@@ -119,7 +119,7 @@ def for_parameters(n: int, output_dim: int, parameters: int) -> list[Partition]:
             return mixed_radix(n, [modulus, ceil_div(n, modulus)])
     smallest = n
     for k in range(2, max(2, (n - 1).bit_length()) + 1):
-        moduli = _smallest_moduli(n, k)
+        moduli = smallest_moduli(n, k)
         smallest = min(smallest, sum(moduli))
         if sum(moduli) <= rows:
             return mixed_radix(n, moduli)
@@ -139,7 +139,23 @@ def _root(n: int, k: int) -> int:
     return root
 
 
-def _smallest_moduli(n: int, k: int) -> list[int]:
+def smallest_modulus(n: int) -> int:
+    """The modulus with the fewest classes of remainder and quotient together.
+
+    >>> smallest_modulus(1000)  # 32 + 32
+    32
+    """
+    # Up to here a class more of the remainder saves at least one of the quotient, from here none.
+    root = math.isqrt(n)
+    return root if root * (root + 1) > n else root + 1
+
+
+def smallest_moduli(n: int, k: int) -> list[int]:
+    """`k` nearly equal moduli whose product is at least n, the largest first.
+
+    >>> smallest_moduli(100, 3)
+    [5, 5, 4]
+    """
     root = max(1, _root(n, k))
     moduli = [root] * k
     for j in range(k):

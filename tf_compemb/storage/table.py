@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +84,54 @@ class CodeSpec:
 
     def build(self, layer: Layer, name: str) -> Any:
         """Adds the codes to a layer as an untrained variable and returns it."""
-        values = self.codes.astype(self.dtype)
+        state = StateSpec(self.codes.shape, self.dtype, lambda: self.codes)
+        return state.build(layer, name)
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """What a method keeps and does not train: maps, counters. It is saved with the weights.
+
+    Attributes:
+        shape: Of the variable.
+        dtype: Name of its type.
+        values: Gives an array of that shape to start with, when the variable is made.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    values: Callable[[], np.ndarray]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the variable."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def build(self, layer: Layer, name: str) -> Any:
+        """Adds the variable to a layer, untrained, and returns it."""
         return layer.add_exact_weight(
             name,
-            values.shape,
-            lambda shape, dtype=None: ops.convert_to_tensor(values),
+            self.shape,
+            lambda shape, dtype=None: ops.convert_to_tensor(self.values().astype(self.dtype)),
             self.dtype,
             trainable=False,
         )
+
+
+# What a method may ask for.
+Spec = TableSpec | CodeSpec | StateSpec
+
+
+def mean_rows(table: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """The mean of the rows of each class, (count, width); zeros for a class without rows.
+
+    >>> mean_rows(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 2]), 3).tolist()
+    [[1.0], [0.0], [3.0]]
+    """
+    sums = np.zeros((count, table.shape[1]))
+    np.add.at(sums, classes, table)
+    members = np.bincount(classes, minlength=count)[:, None]
+    return sums / np.maximum(members, 1)
 
 
 def read_rows(

@@ -35,7 +35,7 @@ def method_options(options: TrainingOptions) -> dict[str, Any]:
     if "family" not in accepted:  # A method that takes `partitions` as a list only.
         shared.pop("partitions", None)
     chosen = {k: v for k, v in shared.items() if v is not None and k in accepted}
-    own = accepted - {"self", "input_dim", "output_dim", "kwargs"}
+    own = accepted - {"self", "input_dim", "output_dim", "frequencies", "kwargs"}
     for option in options.option:
         if option not in own:
             raise UserError(
@@ -58,8 +58,15 @@ def _partitions(text: str | None) -> dict[str, Any]:
     return {"partitions": int(count), "family": family.replace("-", "_")}
 
 
-def build_collection(options: TrainingOptions, cardinalities: Sequence[int]) -> Any:
+def build_collection(
+    options: TrainingOptions, cardinalities: Sequence[int], data: Any = None
+) -> Any:
     """The `EmbeddingCollection` that the options ask for; no table is made yet.
+
+    Args:
+        options: With one method in `embedding`.
+        cardinalities: Ids of each field.
+        data: None, or a `PreparedDataset` that says how frequent ids are, for methods that ask.
 
     Raises:
         UserError: The method refuses its options.
@@ -75,6 +82,7 @@ def build_collection(options: TrainingOptions, cardinalities: Sequence[int]) -> 
             embedding=name,
             threshold=options.threshold,
             options=arguments,
+            frequencies=None if data is None else data.frequencies,
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"The method {name!r} refuses its options: {error}") from error

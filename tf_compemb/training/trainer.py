@@ -93,7 +93,7 @@ class Trainer:
         keras.mixed_precision.set_global_policy(options.precision)
         keras.utils.set_random_seed(options.seed)
         tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
-        self.collection = build.build_collection(options, data.cardinalities)
+        self.collection = build.build_collection(options, data.cardinalities, data)
         with strategy.scope():
             self.model = build.build_model(options, self.collection)
             self.model.build_on_one_row()

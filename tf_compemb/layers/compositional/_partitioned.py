@@ -10,7 +10,7 @@ from typing import Any
 from tf_compemb._keras import gather_rows, id_dtype, ops
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.partitions import Codes, Partition
-from tf_compemb.storage.table import CodeSpec, TableSpec
+from tf_compemb.storage.table import CodeSpec, Spec, TableSpec
 
 OPERATIONS = ("mult", "add", "concat", "feature")
 
@@ -111,10 +111,10 @@ class PartitionedEmbedding(CompressedEmbedding):
             return self.output_dim // len(self._partitions)
         return self.output_dim
 
-    def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
+    def table_specs(self) -> dict[str, Spec]:
         """One table a partition, and the codes of partitions that are stored."""
         limit = initial_limit(self.operation, self.input_dim, len(self._partitions))
-        specs: dict[str, TableSpec | CodeSpec] = {}
+        specs: dict[str, Spec] = {}
         for name, partition in zip(self._table_names, self._partitions, strict=True):
             classes = partition.num_classes(self.input_dim)
             specs[name] = TableSpec(classes, self.factor_width, limit)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from tf_compemb.layers.base import positive_integer
+from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions import Partition, Remainder, UniversalHash
+from tf_compemb.storage.table import mean_rows
 
 
 @method("hash")
 class HashEmbedding(PartitionedEmbedding):
     """Hashing trick: one table of `ceil(n / c)` rows, shared by the ids that collide.
 
-    Formula: `e(i) = W[h(i)]`, `h(i) = i mod m` or `((a i + b) mod P) mod m`, `m = ceil(n / c)`.
-    Parameters: `ceil(n / c) * d`, `n = input_dim`, `d = output_dim`, `c = collisions`.
+    Formula: `e(i) = W[h(i)]`, `h(i) = i mod m` or `((a i + b) mod P) mod m`.
+    Parameters: `m * d`, `m = ceil(n / c)` or `num_buckets`, `n = input_dim`, `d = output_dim`,
+        `c = collisions`.
     Served as: the table, float32; the universal hash follows from its seed.
     Does not give: a vector of its own to every id; about `c` ids share each row.
     Reference: Weinberger et al. 2009, https://arxiv.org/abs/0902.2206; Shi et al. 2020,
@@ -28,6 +34,7 @@ class HashEmbedding(PartitionedEmbedding):
         hash_function: "remainder", or "universal": a random function of Carter and Wegman's family,
             which keeps no order of the ids.
         seed: Integer, chooses the universal function; the remainder has none.
+        num_buckets: None, or Integer `m`, rows of the table instead of `ceil(n / collisions)`.
         **kwargs: `combiner`, `mask_zero`, `embeddings_initializer` and Keras' own, see
             `CompressedEmbedding`.
 
@@ -45,10 +52,14 @@ class HashEmbedding(PartitionedEmbedding):
         collisions: int = 4,
         hash_function: str = "remainder",
         seed: int = 0,
+        num_buckets: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.collisions = positive_integer("collisions", collisions)
         rows = -(-positive_integer("input_dim", input_dim) // self.collisions)
+        if num_buckets is not None:
+            rows = positive_integer("num_buckets", num_buckets)
+        self.num_buckets = rows
         partition: Partition
         if hash_function == "remainder":
             partition = Remainder(rows)
@@ -65,6 +76,19 @@ class HashEmbedding(PartitionedEmbedding):
             input_dim, output_dim, partitions=[partition], table_names=["embeddings"], **kwargs
         )
 
+    @classmethod
+    def budget_grid(
+        cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
+    ) -> Iterable[Settings]:
+        """Any number of rows."""
+        return [Settings(input_dim, lambda number: {"num_buckets": number + 1})]
+
+    def start_from(self, table: np.ndarray) -> None:
+        """Each row starts as the mean of the rows that share it."""
+        (partition,) = self.partitions
+        classes = partition.classes(np.arange(self.input_dim), self.input_dim)
+        self.embeddings.assign(mean_rows(table, classes, self.num_buckets))
+
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""
         return {
@@ -72,4 +96,5 @@ class HashEmbedding(PartitionedEmbedding):
             "collisions": self.collisions,
             "hash_function": self.hash_function,
             "seed": self.seed,
+            "num_buckets": self.num_buckets,
         }

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tf_compemb.layers.budget import Settings, only
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
-from tf_compemb.partitions import Partition, balanced, check_complementary, deserialize
+from tf_compemb.partitions import (
+    Partition,
+    balanced,
+    check_complementary,
+    deserialize,
+    mixed_radix,
+    smallest_moduli,
+)
 
 
 @method("compositional")
@@ -64,6 +73,21 @@ class CompositionalEmbedding(PartitionedEmbedding):
             **kwargs,
         )
 
+    @classmethod
+    def budget_grid(
+        cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
+    ) -> Iterable[Settings]:
+        """As few partitions as fit; the first of them as large as fits, the others equal."""
+        for k in range(2, max(2, (input_dim - 1).bit_length()) + 1):
+            if options.get("operation") == "concat" and output_dim % k:
+                continue
+            if options.get("family", "mixed_radix") != "mixed_radix":
+                yield only({"partitions": k})
+                continue
+            largest = smallest_moduli(input_dim, k)[0]
+            digits = functools.partial(_unequal_digits, input_dim, k)
+            yield Settings(input_dim - largest + 1, digits)
+
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""
         return {
@@ -72,3 +96,12 @@ class CompositionalEmbedding(PartitionedEmbedding):
             "operation": self.operation,
             "family": self.family,
         }
+
+
+def _unequal_digits(input_dim: int, k: int, excess: int) -> dict[str, Any]:
+    """k digits, the first with so many classes more than equal digits need."""
+    moduli = smallest_moduli(input_dim, k)
+    if excess:
+        first = moduli[0] + excess
+        moduli = [first, *smallest_moduli(-(-input_dim // first), k - 1)]
+    return {"partitions": [digit.get_config() for digit in mixed_radix(input_dim, moduli)]}

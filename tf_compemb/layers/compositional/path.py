@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_compemb._keras import keras, ops
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.compositional._chosen_functions import apply_chosen
 from tf_compemb.layers.compositional._partitioned import classes_of
 from tf_compemb.layers.registry import method
@@ -20,7 +22,10 @@ from tf_compemb.partitions import (
     check_complementary,
     deserialize,
 )
-from tf_compemb.storage.table import CodeSpec, TableSpec
+from tf_compemb.storage.table import CodeSpec, Spec, TableSpec
+
+# Hidden units that a budget may choose.
+_HIDDEN_UNITS = [(64,), (32,), (16,), (8,), (4,), (2,), (1,)]
 
 
 @method("path")
@@ -89,12 +94,10 @@ class PathEmbedding(CompressedEmbedding):
         widths = (self.output_dim, *self.hidden_units, self.output_dim)
         return list(itertools.pairwise(widths))
 
-    def table_specs(self) -> dict[str, TableSpec | CodeSpec]:
+    def table_specs(self) -> dict[str, Spec]:
         """The base table, and the codes of partitions that are stored."""
         rows = self.partitions[0].num_classes(self.input_dim)
-        specs: dict[str, TableSpec | CodeSpec] = {
-            "base": TableSpec(rows, self.output_dim, self.limit)
-        }
+        specs: dict[str, Spec] = {"base": TableSpec(rows, self.output_dim, self.limit)}
         for j, partition in enumerate(self.partitions):
             if isinstance(partition, Codes):
                 classes = partition.num_classes(self.input_dim)
@@ -144,6 +147,19 @@ class PathEmbedding(CompressedEmbedding):
         # Keras' operations on the torch backend bring float64 back as float32.
         return ops.cast(vectors, self.compute_dtype)
 
+    @classmethod
+    def budget_grid(
+        cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
+    ) -> Iterable[Settings]:
+        """As few functions as fit, of 64 hidden units, or of fewer where those are too large."""
+        widths = [options["hidden_units"]] if "hidden_units" in options else _HIDDEN_UNITS
+        for hidden_units in widths:
+            sizes = (output_dim, *hidden_units, output_dim)
+            function = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+            # From here on a function more costs more than the rows that it saves.
+            most = max(1, math.isqrt(input_dim * output_dim // function))
+            yield Settings(most, functools.partial(_functions, most, hidden_units))
+
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""
         return {
@@ -153,6 +169,11 @@ class PathEmbedding(CompressedEmbedding):
             "activation": keras.activations.serialize(self.activation),
             "partitions": [p.get_config() for p in self.partitions],
         }
+
+
+def _functions(most: int, hidden_units: Sequence[int], fewer: int) -> dict[str, Any]:
+    """So many functions fewer than the most that save anything; each leaves more rows."""
+    return {"collisions": most - fewer, "hidden_units": list(hidden_units)}
 
 
 def _near_identity(shape: tuple[int, ...], dtype: Any = None) -> Any:

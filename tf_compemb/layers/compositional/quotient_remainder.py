@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tf_compemb.layers.base import positive_integer
+from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
-from tf_compemb.partitions import Quotient, Remainder
+from tf_compemb.partitions import Quotient, Remainder, smallest_modulus
 
 
 @method("qr")
@@ -67,6 +69,14 @@ class QREmbedding(PartitionedEmbedding):
             operation=operation,
             **kwargs,
         )
+
+    @classmethod
+    def budget_grid(
+        cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
+    ) -> Iterable[Settings]:
+        """A remainder table of `sqrt(n)` rows or any more: only a large one comes in any size."""
+        smallest = smallest_modulus(input_dim)
+        return [Settings(input_dim - smallest + 1, lambda number: {"modulus": smallest + number})]
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""
