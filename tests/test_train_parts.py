@@ -78,6 +78,7 @@ def test_quality_by_hand():
         TrainingOptions(),
         TrainingOptions(data=("a.txt", "b c.txt"), embedding=("full", "qr"), seeds=3),
         TrainingOptions(option={"hidden_units": [16, 8], "activation": "relu"}, threshold=0),
+        TrainingOptions(overrides={"C3": {"embedding": "qr", "options": {"collisions": 60}}}),
         TrainingOptions(resume=True, out="runs/x", json=True, learning_rate=0.05, min_count=2),
     ],
 )
@@ -86,6 +87,17 @@ def test_options_survive_the_command_line_and_json(options):
     stored = json.loads(json.dumps(options.to_json()))
     kept = TrainingOptions.from_json(stored)
     assert kept == options.replace(out=None, resume=False, json=False)
+
+
+def test_overrides_are_read_from_a_file_and_reach_the_collection(tmp_path):
+    from tf_compemb.training import build
+
+    file = tmp_path / "fields.json"
+    file.write_text('{"C2": {"embedding": "qr", "options": {"collisions": 3}, "threshold": 0}}')
+    options, _ = parse(["--overrides", str(file), "--dim", "4"])
+    sizes = build.build_collection(options, [10, 30]).field_footprints()
+    assert [sizes[name][0] for name in ("C1", "C2")] == ["full", "qr"]
+    assert sizes["C2"][1].parameters == (3 + 10) * 4
 
 
 def test_single_method_takes_its_own_options_over_the_common_ones():
@@ -119,6 +131,8 @@ def test_contradictory_options(argv, word):
         ["--learning-rate", "nan"],
         ["--embedding", "qr,qr"],
         ["--option", "novalue"],
+        ["--overrides", '{"C3": 5}'],
+        ["--overrides", "no-such-file.json"],
         ["--model", "wide"],
         ["--threshold", "-1"],
     ],

@@ -82,6 +82,7 @@ def build_collection(
             embedding=name,
             threshold=options.threshold,
             options=arguments,
+            overrides=options.overrides,
             frequencies=None if data is None else data.frequencies,
         )
     except (TypeError, ValueError) as error:

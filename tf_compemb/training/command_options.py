@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tf_compemb.training.errors import UserError
@@ -49,6 +50,8 @@ def arguments(options: TrainingOptions) -> list[str]:
         if entry.name == "option":
             for name, setting in value.items():
                 found += [flag, f"{name}={json.dumps(setting)}"]
+        elif entry.name == "overrides":
+            found += [flag, json.dumps(value)]
         elif entry.name == "data":
             found += [flag, *value]
         elif value is True:
@@ -142,6 +145,19 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def field_settings(text: str) -> dict[str, Any]:
+    """An argparse type; its name stands in argparse's message."""
+    try:
+        found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"is neither JSON nor a file with JSON: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise argparse.ArgumentTypeError(
+            'must be like {"C3": {"embedding": "qr", "options": {"collisions": 60}}}'
+        )
+    return found
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without a page of options before it."""
 
@@ -226,8 +242,9 @@ def add_model_options(group: Any) -> None:
     _add(
         group,
         "--embedding",
-        "full, hash, qr, compositional or path; several with commas give one run each and a "
-        "comparison; NAME:OPTION=VALUE sets an option for one of them (qr:operation=add)",
+        "the method: full, hash, qr, or any other of tf_compemb/layers/README.md; several with "
+        "commas give one run each and a comparison; NAME:OPTION=VALUE sets an option for one of "
+        "them (qr:operation=add)",
         type=method_list,
         metavar="NAME[,NAME...]",
     )
@@ -270,6 +287,14 @@ def add_model_options(group: Any) -> None:
         type=_assignment,
         action="append",
         metavar="NAME=VALUE",
+    )
+    _add(
+        group,
+        "--overrides",
+        "settings of single fields, C1 to C26, as JSON or a file of it: embedding, options, "
+        'threshold; such as {"C3": {"embedding": "qr", "options": {"collisions": 60}}}',
+        type=field_settings,
+        metavar="JSON|FILE",
     )
 
 

@@ -30,6 +30,7 @@ class TrainingOptions:
     threshold: int | None = None
     dim: int = 16
     option: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     epochs: int = 1
     batch_size: int = 128
     optimizer: str = "adagrad"
