@@ -16,24 +16,13 @@ if TYPE_CHECKING:
     from tf_compemb import partitions as partitions
     from tf_compemb.collection import EmbeddingCollection as EmbeddingCollection
     from tf_compemb.footprint import Footprint as Footprint
-    from tf_compemb.layers import CompositionalEmbedding as CompositionalEmbedding
-    from tf_compemb.layers import CompressedEmbedding as CompressedEmbedding
-    from tf_compemb.layers import FullEmbedding as FullEmbedding
-    from tf_compemb.layers import HashEmbedding as HashEmbedding
-    from tf_compemb.layers import PathEmbedding as PathEmbedding
-    from tf_compemb.layers import QREmbedding as QREmbedding
+    from tf_compemb.layers import *  # noqa: F403  Each of its lines would stand here again.
 
 _HOMES = {
-    "CompositionalEmbedding": "layers",
-    "CompressedEmbedding": "layers",
     "EmbeddingCollection": "collection",
     "Footprint": "footprint",
-    "FullEmbedding": "layers",
-    "HashEmbedding": "layers",
-    "PathEmbedding": "layers",
-    "QREmbedding": "layers",
     **dict.fromkeys(("data", "layers", "models", "optimizers", "partitions", "storage")),
 }
 
-__all__ = list(_HOMES)
-__getattr__, __dir__ = names_on_first_use(__name__, _HOMES)
+# With every layer, and `__all__`.
+__getattr__, __dir__ = names_on_first_use(__name__, _HOMES, classes="layers")
