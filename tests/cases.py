@@ -23,6 +23,8 @@ class Case:
     multiple: int = 1  # the output width must be a multiple of this
     index_bytes: Callable = lambda n: 0
     variance_tolerance: float = 0.05
+    served_bytes: Callable | None = None  # (n, d) -> bytes, where not all that is trained is served
+    served_tolerance: float = 0.0  # of the largest value
 
     @property
     def name(self) -> str:
@@ -30,6 +32,11 @@ class Case:
         return "-".join(
             filter(None, [self.layer.__name__, options or str(len(self.options) or "")])
         )
+
+    def inference_bytes(self, n, d):
+        if self.served_bytes is not None:
+            return self.served_bytes(n, d)
+        return 4 * self.parameters(n, d) + self.index_bytes(n)
 
     def make(self, input_dim=None, output_dim=8, **kwargs):
         return self.layer(input_dim or self.input_dims[0], output_dim, **self.options, **kwargs)

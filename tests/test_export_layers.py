@@ -72,10 +72,10 @@ def one(request, exported):
 
 def test_stored_bytes_are_the_formula(one):
     case, layer, path, _ = one
-    formula = 4 * case.parameters(layer.input_dim, 8) + case.index_bytes(layer.input_dim)
+    formula = case.inference_bytes(layer.input_dim, 8)
     stored = stored_bytes(path)
     assert sum(stored.values()) == formula == layer.footprint().inference_bytes
-    assert len(stored) == len(layer.weights)
+    assert len(stored) == len(layer.for_inference().weights)
 
 
 def test_a_clean_process_gets_the_same_vectors(one):

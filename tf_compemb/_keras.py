@@ -63,6 +63,7 @@ __all__ = [
     "concrete",
     "gather_rows",
     "id_dtype",
+    "in_training",
     "is_symbolic",
     "is_tensor",
     "keras",
@@ -71,6 +72,7 @@ __all__ = [
     "raise_in_graph",
     "register",
     "reordered",
+    "training_phase",
 ]
 
 
@@ -90,6 +92,24 @@ def narrow_ids() -> Iterator[None]:
         yield
     finally:
         _has_narrow_ids.reset(token)
+
+
+_in_training: contextvars.ContextVar[bool] = contextvars.ContextVar("in_training", default=False)
+
+
+@contextlib.contextmanager
+def training_phase(training: Any) -> Iterator[None]:
+    """Within, ``in_training()`` says what a layer's call was told."""
+    token = _in_training.set(bool(training))
+    try:
+        yield
+    finally:
+        _in_training.reset(token)
+
+
+def in_training() -> bool:
+    """Whether vectors are looked up to train, for methods that do something else then."""
+    return _in_training.get()
 
 
 def id_dtype() -> str:
@@ -119,17 +139,33 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
             self.supports_jit = BACKEND == "jax"
 
     def add_exact_weight(
-        self, name: str, shape: tuple[int, ...], initializer: Any, dtype: str, trainable: bool
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Any,
+        dtype: str,
+        trainable: bool,
+        averaged: bool = False,
     ) -> Any:
-        """``add_weight`` under the policy that the stored numbers are what is read."""
-        autocast = {"experimental_autocast": False} if LEGACY else {"autocast": False}
+        """``add_weight`` under the policy that the stored numbers are what is read.
+
+        With ``averaged`` each replica writes its own, and what is read or saved is their mean.
+        """
+        special: dict[str, Any] = (
+            {"experimental_autocast": False} if LEGACY else {"autocast": False}
+        )
+        if averaged and LEGACY:
+            special["synchronization"] = tf.VariableSynchronization.ON_READ
+            special["aggregation"] = tf.VariableAggregation.MEAN
+        elif averaged:
+            special["aggregation"] = "mean"
         return self.add_weight(
             name=name,
             shape=shape,
             initializer=initializer,
             dtype=dtype,
             trainable=trainable,
-            **autocast,
+            **special,
         )
 
     # Whether another layer writes this one's variables into files.

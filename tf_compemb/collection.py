@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops, register, reordered
+from tf_compemb._keras import (
+    LEGACY,
+    Layer,
+    is_symbolic,
+    keras,
+    ops,
+    register,
+    reordered,
+    training_phase,
+)
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
@@ -133,7 +142,7 @@ class EmbeddingCollection(Layer):
         except (TypeError, ValueError) as error:
             raise ValueError(f"Field {name!r}, method {embedding!r}: {error}") from error
         smaller = layer.footprint().inference_bytes < full.footprint().inference_bytes
-        return layer if smaller or threshold is not None else full
+        return layer if smaller or threshold is not None or not layer.compresses else full
 
     def _make_lookups(self) -> None:
         """One lookup for each group of fields that fuse, and one for each other field."""
@@ -207,8 +216,12 @@ class EmbeddingCollection(Layer):
             return list(inputs)
         return inputs
 
-    def call(self, inputs: Any, weights: Any = None) -> Any:
+    def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
         """Vectors of a batch. See the class."""
+        with training_phase(training):
+            return self._embedded(inputs, weights)
+
+    def _embedded(self, inputs: Any, weights: Any) -> Any:
         if not isinstance(inputs, (list, tuple)):
             return self._matrix(inputs)
         single = [
@@ -346,7 +359,9 @@ class EmbeddingCollection(Layer):
 
     if not LEGACY:
 
-        def compute_output_spec(self, inputs: Any, weights: Any = None) -> Any:
+        def compute_output_spec(
+            self, inputs: Any, weights: Any = None, training: Any = None
+        ) -> Any:
             """Shape and type of the vectors of placeholders, without tracing the lookup."""
             first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
             shape = (first.shape[0], self.num_vectors, self.output_dim)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops
+from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops, training_phase
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.budget import Settings, only, within_budget
@@ -59,6 +59,8 @@ class CompressedEmbedding(Layer):
     method_name = ""
     # Whether the constructor takes `frequencies`, how often training has each id.
     needs_frequencies = False
+    # Whether a full table of the same width is larger than what is served.
+    compresses = True
 
     def __init__(
         self,
@@ -227,12 +229,13 @@ class CompressedEmbedding(Layer):
         inputs = to_id_tensor(inputs, self.input_dim, self.name)
         return super().__call__(inputs, *args, **kwargs)
 
-    def call(self, inputs: Any, weights: Any = None) -> Any:
+    def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
         """Vectors of ids in any form. See the class."""
         if not self._ids_come_as_floats:
             check_integer_type(type_name(inputs), self.name)
         padding = self._is_padding if self.mask_zero else None
-        return bags.embed(self.vectors, inputs, weights, self.combiner, padding)
+        with training_phase(training):
+            return bags.embed(self.vectors, inputs, weights, self.combiner, padding)
 
     def vectors(self, ids: Any) -> Any:
         """Vectors of dense ids of any shape, each id checked to be in range."""
@@ -259,7 +262,9 @@ class CompressedEmbedding(Layer):
 
     if not LEGACY:
 
-        def compute_output_spec(self, inputs: Any, weights: Any = None) -> Any:
+        def compute_output_spec(
+            self, inputs: Any, weights: Any = None, training: Any = None
+        ) -> Any:
             """Shape and type of the vectors of a placeholder, without tracing the lookup."""
             ragged = bool(getattr(inputs, "ragged", False)) and self.combiner is None
             return keras.KerasTensor(

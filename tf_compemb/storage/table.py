@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table that a method wants: `rows x width` numbers drawn from U(-limit, limit).
+    """A table that a method wants: `rows x width` numbers, by default drawn from U(-limit, limit).
 
     A storage decides how a row is kept; here it is float32. What a method sees is the same under
     every storage: rows in, vectors of the compute type out.
@@ -28,11 +28,13 @@ class TableSpec:
         rows: Number of rows.
         width: Numbers in a row.
         limit: Bound of the uniform initialiser; 0 starts at zero.
+        initializer: None, or what draws the numbers instead.
     """
 
     rows: int
     width: int
     limit: float
+    initializer: Any = None
 
     @property
     def parameters(self) -> int:
@@ -47,7 +49,7 @@ class TableSpec:
     def build(self, layer: Layer, name: str, initializer: Any = None) -> Any:
         """Adds the table's variable to a layer and returns it."""
         if initializer is None:
-            initializer = UniformRows([(self.rows, self.limit)])
+            initializer = self.initializer or UniformRows([(self.rows, self.limit)])
         table = layer.add_exact_weight(
             name, (self.rows, self.width), initializer, "float32", trainable=True
         )
@@ -96,11 +98,13 @@ class StateSpec:
         shape: Of the variable.
         dtype: Name of its type.
         values: Gives an array of that shape to start with, when the variable is made.
+        averaged: Whether training moves it. Each replica then has its own, and their mean is read.
     """
 
     shape: tuple[int, ...]
     dtype: str
     values: Callable[[], np.ndarray]
+    averaged: bool = False
 
     @property
     def bytes(self) -> int:
@@ -115,6 +119,7 @@ class StateSpec:
             lambda shape, dtype=None: ops.convert_to_tensor(self.values().astype(self.dtype)),
             self.dtype,
             trainable=False,
+            averaged=self.averaged,
         )
 
 
