@@ -37,6 +37,7 @@ def test_events_by_hand():
     assert [found[part] for part in PARTS] == [1, 5, 5, 11, 7, 30, 42, 29]
 
 
+@pytest.mark.usefixtures("every_table_is_read_by_rows")
 def test_a_run_is_profiled(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TF_COMPEMB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(profile, "PROFILED_STEPS", 6)
