@@ -163,4 +163,19 @@ CASES = [
         lambda n, d: ceil_div(n, 20) * d + 9 * (24 * d + 24 + 24 * 16 + 16 + 16 * d + d),
         variance_tolerance=0.9,
     ),
+    Case(
+        layers.LowRankEmbedding,
+        {"rank": 2},
+        lambda w, i, n: w["rows_of_ids"][i] @ w["projection"],
+        lambda n, d: 2 * n + 2 * d,
+        variance_tolerance=0.1,
+    ),
+    Case(
+        layers.MLETEmbedding,
+        {"inner_dim": 80},
+        lambda w, i, n: w["rows_of_ids"][i] @ w["projection"],
+        lambda n, d: 80 * n + 80 * d,
+        served_bytes=lambda n, d: 4 * n * d,
+        served_tolerance=1e-6,
+    ),
 ]

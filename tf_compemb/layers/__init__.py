@@ -7,6 +7,8 @@ from tf_compemb.layers.compositional.k_partition import (
 )
 from tf_compemb.layers.compositional.path import PathEmbedding as PathEmbedding
 from tf_compemb.layers.compositional.quotient_remainder import QREmbedding as QREmbedding
+from tf_compemb.layers.decomposition.low_rank import LowRankEmbedding as LowRankEmbedding
+from tf_compemb.layers.decomposition.mlet import MLETEmbedding as MLETEmbedding
 from tf_compemb.layers.full_table import FullEmbedding as FullEmbedding
 from tf_compemb.layers.registry import get_method as get_method
 from tf_compemb.layers.registry import method as method

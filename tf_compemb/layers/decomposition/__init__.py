@@ -1,0 +1,1 @@
+"""Products of small factors: low rank, tensor trains, networks of hashes, anchors."""
