@@ -39,11 +39,32 @@ class Case:
         return 4 * self.parameters(n, d) + self.index_bytes(n)
 
     def make(self, input_dim=None, output_dim=8, **kwargs):
-        return self.layer(input_dim or self.input_dims[0], output_dim, **self.options, **kwargs)
+        n = input_dim or self.input_dims[0]
+        if self.layer.needs_frequencies:
+            kwargs["frequencies"] = frequencies(n)
+        return self.layer(n, output_dim, **self.options, **kwargs)
 
 
 def ceil_div(n, m):
     return -(-n // m)
+
+
+def frequencies(n):
+    """Frequent and rare ids in no order, with ties."""
+    return np.arange(n) * 37 % n // 2
+
+
+def frequent_ids(n, count):
+    """The most frequent ids, ascending, by Python's own stable sort."""
+    counts = frequencies(n).tolist()
+    return np.array(sorted(sorted(range(n), key=lambda i: (-counts[i], i))[:count]))
+
+
+def own_rows(w, ids, n, common_row):
+    """Rows of frequent ids by a dictionary made of the layer's map."""
+    rows = {i: row for row, i in enumerate(w["frequent_ids"].tolist())}
+    assert sorted(rows) == frequent_ids(n, len(rows)).tolist()
+    return np.array([rows.get(int(i), common_row) for i in ids])
 
 
 def universal_hash_buckets(ids, m, seed):
@@ -162,6 +183,27 @@ CASES = [
         lambda w, i, n: path(w, i, lambda x: x // 20, [lambda x: x % 4, lambda x: x % 5], 2),
         lambda n, d: ceil_div(n, 20) * d + 9 * (24 * d + 24 + 24 * 16 + 16 + 16 * d + d),
         variance_tolerance=0.9,
+    ),
+    Case(
+        layers.FrequencyThresholdEmbedding,
+        {"collisions": 5},
+        lambda w, i, n: w["embeddings"][own_rows(w, i, n, ceil_div(n, 5) - 1)],
+        lambda n, d: ceil_div(n, 5) * d,
+        distinct=lambda n: ceil_div(n, 5),
+        index_bytes=lambda n: 4 * (ceil_div(n, 5) - 1),
+    ),
+    Case(
+        layers.MEmComEmbedding,
+        {"collisions": 6},
+        lambda w, i, n: w["shared"][i % ceil_div(n, 6)] * w["multipliers"][i],
+        lambda n, d: ceil_div(n, 6) * d + n,
+    ),
+    Case(
+        layers.MEmComEmbedding,
+        {"num_buckets": 4, "bias": True},
+        lambda w, i, n: w["shared"][i % 4] * w["multipliers"][i] + w["biases"][i],
+        lambda n, d: 4 * d + 2 * n,
+        variance_tolerance=0.3,
     ),
     Case(
         layers.LowRankEmbedding,

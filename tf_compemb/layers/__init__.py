@@ -10,6 +10,10 @@ from tf_compemb.layers.compositional.quotient_remainder import QREmbedding as QR
 from tf_compemb.layers.decomposition.low_rank import LowRankEmbedding as LowRankEmbedding
 from tf_compemb.layers.decomposition.mlet import MLETEmbedding as MLETEmbedding
 from tf_compemb.layers.full_table import FullEmbedding as FullEmbedding
+from tf_compemb.layers.hashing.frequency_threshold import (
+    FrequencyThresholdEmbedding as FrequencyThresholdEmbedding,
+)
+from tf_compemb.layers.hashing.memcom import MEmComEmbedding as MEmComEmbedding
 from tf_compemb.layers.registry import get_method as get_method
 from tf_compemb.layers.registry import method as method
 from tf_compemb.layers.registry import method_names as method_names

@@ -1,0 +1,1 @@
+"""Weight sharing beyond one hash: multipliers, bit blocks, frequency, memories of all fields."""
