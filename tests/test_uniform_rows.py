@@ -1,12 +1,16 @@
 """Large tables are drawn in place and adopted without a copy: same law, same training."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from runtime import to_numpy as values
 
 from tf_compemb import EmbeddingCollection, FullEmbedding
-from tf_compemb._keras import keras
-from tf_compemb.storage import uniform_rows
+from tf_compemb._keras import BACKEND, keras
+from tf_compemb.storage import in_place
 from tf_compemb.storage.uniform_rows import UniformRows
 
 ROWS, WIDTH = 70_000, 16  # More numbers than one chunk has.
@@ -14,7 +18,7 @@ ROWS, WIDTH = 70_000, 16  # More numbers than one chunk has.
 
 @pytest.fixture
 def every_table_is_large(monkeypatch):
-    monkeypatch.setattr(uniform_rows, "LARGE_TABLE", 1)
+    monkeypatch.setattr(in_place, "LARGE_TABLE", 1)
 
 
 def drawn(seed=7, groups=((ROWS, 0.5),)):
@@ -72,3 +76,32 @@ def test_an_adopted_table_trains_like_any_other(every_table_is_large):
     after = values(layer(np.arange(1000)))
     assert (after[:64] != before[:64]).any(axis=1).all()
     np.testing.assert_array_equal(after[64:], before[64:])
+
+
+def test_a_large_table_is_never_copied():
+    """TensorFlow copies memory that it does not own before it first reads rows of a variable."""
+    if BACKEND != "tensorflow":
+        pytest.skip("needs the TensorFlow backend")
+    program = """
+import re
+import tensorflow as tf
+from tf_compemb import FullEmbedding
+
+def megabytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+FullEmbedding(2**22, 2).build()
+tf.gather(tf.Variable(tf.zeros((10, 2))), [0])  # Whatever starts with the first operations.
+before = megabytes("VmRSS")
+layer = FullEmbedding(2**22, 16)
+layer.build()
+table = getattr(layer.embeddings, "value", None)
+table = layer.embeddings if callable(table) else table  # Keras 3 wraps it
+table.scatter_update(tf.IndexedSlices(tf.gather(table, [7]) + 1, [7]))
+print(megabytes("VmHWM") - before)
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 250 < float(done.stdout) < 350  # The table has 268 MB, which are 256 MiB.

@@ -59,7 +59,6 @@ __all__ = [
     "RUNTIME",
     "Layer",
     "add_slices",
-    "adopt_array",
     "concrete",
     "gather_rows",
     "id_dtype",
@@ -226,18 +225,6 @@ def reordered(x: Any, order: Sequence[int]) -> Any:
         return tf.gather(values, order, axis=1), gradient
 
     return reorder(x)
-
-
-def adopt_array(array: np.ndarray) -> Any:
-    """A tensor over the memory of ``array``, which nobody else may write to any more.
-
-    A copy is made only where the runtime wants one, such as on a GPU.
-    """
-    if BACKEND == "tensorflow" and tf.executing_eagerly():
-        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-    if BACKEND == "torch" and ops.zeros(()).device.type == "cpu":
-        return torch.from_numpy(array)
-    return ops.convert_to_tensor(array)
 
 
 def is_symbolic(x: Any) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_compemb._keras import BACKEND, keras, register
+from tf_compemb._keras import BACKEND, LEGACY, keras, register
 from tf_compemb.optimizers.row_updates import RowUpdates, write_rows
+from tf_compemb.storage.in_place import ConstantRows
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -28,10 +29,37 @@ class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-
     0.1
     """
 
+    def build(self, variables: Any) -> None:
+        """Creates the accumulators."""
+        if self.is_built:
+            return
+        self.prepare_tables(variables)
+        # Not Keras' Adagrad.build, which would add an accumulator for every parameter.
+        keras.optimizers.Optimizer.build(self, variables)
+        self._accumulators = [
+            self.add_variable(
+                shape=self.accumulator_shape(variable),
+                initializer=ConstantRows(self.initial_accumulator_value),
+                dtype=variable.dtype,
+                name="accumulator",
+            )
+            for variable in variables
+        ]
+        if LEGACY:
+            self._built = True
+
+    def accumulator_shape(self, variable: Any) -> tuple[int, ...]:
+        """Shape of a variable's accumulator: its own."""
+        return tuple(variable.shape)
+
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Accumulates and moves rows."""
         accumulator = self.slot(self._accumulators, variable)
-        total = tf.gather(accumulator, rows) + tf.square(gradient)
-        step = learning_rate * gradient * tf.math.rsqrt(total + self.epsilon)
+        total = tf.gather(accumulator, rows) + self.accumulated(gradient, variable)
+        step = learning_rate * tf.math.rsqrt(total + self.epsilon) * gradient
         write_rows(accumulator, rows, total)
         write_rows(variable, rows, tf.gather(variable, rows) - step)
+
+    def accumulated(self, gradient: Any, variable: Any) -> Any:
+        """What a gradient adds to its rows of the accumulator."""
+        return tf.square(gradient)

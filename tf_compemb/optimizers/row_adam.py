@@ -7,6 +7,7 @@ from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, keras
 from tf_compemb.optimizers.row_updates import RowUpdates, is_row_table, write_rows
+from tf_compemb.storage.in_place import ConstantRows
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -151,7 +152,7 @@ class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-def
         rows, width = table.shape
         columns = width * (3 if self.amsgrad else 2) + self.counts_steps
         variable = self.add_variable(
-            shape=(rows, columns), dtype=table.dtype, initializer="zeros", name="moments"
+            shape=(rows, columns), dtype=table.dtype, initializer=ConstantRows(0.0), name="moments"
         )
         return TableMoments(variable if LEGACY else variable.value, self.amsgrad, self.counts_steps)
 

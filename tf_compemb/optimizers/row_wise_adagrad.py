@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_compemb._keras import BACKEND, LEGACY, keras, ops, register
-from tf_compemb.optimizers.row_updates import RowUpdates, is_row_table, write_rows
+from tf_compemb._keras import BACKEND, ops, register
+from tf_compemb.optimizers.adagrad import Adagrad
+from tf_compemb.optimizers.row_updates import is_row_table
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
 
 @register
-class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-defined]
+class RowWiseAdagrad(Adagrad):
     """Adagrad whose tables keep one float a row, the sum of the row's mean squared gradients.
 
     `a += mean(g^2); w -= learning_rate * g / sqrt(a + epsilon)`, the mean over the row. The state
@@ -31,25 +32,9 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc
     0.1
     """
 
-    def build(self, variables: Any) -> None:
-        """Creates the accumulators: shape (rows, 1) for a table, the variable's otherwise."""
-        if self.is_built:
-            return
-        self.prepare_tables(variables)
-        # Not Keras' Adagrad.build, which would allocate an accumulator for every parameter.
-        keras.optimizers.Optimizer.build(self, variables)
-        self._accumulators = [self._add_accumulator(variable) for variable in variables]
-        if LEGACY:
-            self._built = True
-
-    def _add_accumulator(self, variable: Any) -> Any:
-        shape = (variable.shape[0], 1) if is_row_table(variable) else tuple(variable.shape)
-        return self.add_variable(
-            shape=shape,
-            initializer=keras.initializers.Constant(self.initial_accumulator_value),
-            dtype=variable.dtype,
-            name="accumulator",
-        )
+    def accumulator_shape(self, variable: Any) -> tuple[int, ...]:
+        """(rows, 1) for a table, the variable's own shape otherwise."""
+        return (variable.shape[0], 1) if is_row_table(variable) else tuple(variable.shape)
 
     def dense_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """The stock rule; for a table, the row-wise rule on all rows."""
@@ -62,13 +47,7 @@ class RowWiseAdagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc
         accumulator.assign(total)
         variable.assign(variable - rate * gradient / ops.sqrt(total + self.epsilon))
 
-    def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
-        """Accumulates and moves rows."""
-        accumulator = self.slot(self._accumulators, variable)
+    def accumulated(self, gradient: Any, variable: Any) -> Any:
+        """The mean of a row's squared gradients for a table, else the squares."""
         square = tf.square(gradient)
-        if self.is_table(variable):
-            square = tf.reduce_mean(square, axis=1, keepdims=True)
-        total = tf.gather(accumulator, rows) + square
-        step = learning_rate * tf.math.rsqrt(total + self.epsilon) * gradient
-        write_rows(accumulator, rows, total)
-        write_rows(variable, rows, tf.gather(variable, rows) - step)
+        return tf.reduce_mean(square, axis=1, keepdims=True) if self.is_table(variable) else square
