@@ -87,6 +87,26 @@ def path(w, ids, base, choices, hidden_layers):
             rows.append(vector)
         z = np.array(rows)
     return z
+def train(w, ids, cores, ranks, t=1):
+    """Semi-tensor products A (B kron I_t) of the cores' rows, one id after the other."""
+    rows = [len(w[f"core_{k}"]) for k in range(cores)]
+    vectors = []
+    for i in ids:
+        digits = np.unravel_index(i, rows)
+        product = w["core_0"][digits[0]].reshape(-1, (*ranks, 1)[0])
+        for k in range(1, cores):
+            after = (*ranks, 1)[k]
+            core = w[f"core_{k}"][digits[k]].reshape(ranks[k - 1] // t, -1)
+            product = product @ np.kron(core, np.eye(t))
+            product = product.reshape(len(product), -1, after, t).swapaxes(2, 3).reshape(-1, after)
+        vectors.append(product.ravel())
+    return np.array(vectors)
+
+
+def frequent_or_train(w, ids, n):
+    row = own_rows(w, ids, n, common_row=0)
+    has_own = np.isin(ids, w["frequent_ids"])[:, None]
+    return np.where(has_own, w["frequent"][row], train(w, ids, 2, [2]))
 
 
 BRAND_YEAR = np.stack([np.arange(50) // 7, np.arange(50) % 7])
@@ -219,5 +239,49 @@ CASES = [
         lambda n, d: 80 * n + 80 * d,
         served_bytes=lambda n, d: 4 * n * d,
         served_tolerance=1e-6,
+    ),
+    Case(
+        layers.TTEmbedding,
+        {"rank": [3, 2]},
+        lambda w, i, n: train(w, i, 3, [3, 2]),
+        # 4 x 4 x 4 rows of 2 x 2 x 2 columns; 5 x 5 x 4 of 2 x 1 x 2; 10 x 10 x 10 of 2 x 2 x 4.
+        lambda n, d: {50: 24 + 48 + 16, 97: 30 + 30 + 16, 1000: 60 + 120 + 80}[n],
+        variance_tolerance=0.3,
+    ),
+    Case(
+        layers.TTEmbedding,
+        {"rank": 2, "num_cores": 2, "num_frequent": 15},
+        frequent_or_train,
+        lambda n, d: {50: 32 + 56, 97: 40 + 40, 1000: 256 + 256}[n] + 15 * d,
+        index_bytes=lambda n: 4 * 15,
+        variance_tolerance=0.3,
+    ),
+    Case(
+        layers.STTEmbedding,
+        {"rank": 4, "semi_tensor": 2, "num_cores": 3},
+        lambda w, i, n: train(w, i, 3, [4, 4], t=2),
+        # 4 x 4 x 4 rows of 1 x 2 x 4 columns; 5 x 5 x 4 of 1 x 2 x 2; 10 x 10 x 10 of 2 x 2 x 4.
+        lambda n, d: {50: 16 + 32 + 16, 97: 20 + 40 + 8, 1000: 80 + 80 + 40}[n],
+        multiple=4,
+        variance_tolerance=0.3,
+    ),
+    Case(
+        layers.FPDEmbedding,
+        {"rank": 2, "inner_rank": 2},
+        lambda w, i, n: np.einsum("xab,abc->xc", w["cores"][i].reshape(-1, 2, 2), w["tensor"]),
+        lambda n, d: 4 * n + 4 * d,
+        variance_tolerance=0.3,
+        served_bytes=lambda n, d: 4 * min(4 * n + 4 * d, n * d),
+    ),
+    Case(
+        layers.FPDEmbedding,
+        {"rank": 3, "collisions": 8},
+        lambda w, i, n: np.einsum(
+            "xab,abc->xc",
+            (w["remainder"][i % 8] * w["quotient"][i // 8])[:, :, None],
+            w["tensor"],
+        ),
+        lambda n, d: 3 * (8 + ceil_div(n, 8)) + 3 * d,
+        variance_tolerance=0.4,
     ),
 ]

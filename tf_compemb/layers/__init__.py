@@ -7,8 +7,11 @@ from tf_compemb.layers.compositional.k_partition import (
 )
 from tf_compemb.layers.compositional.path import PathEmbedding as PathEmbedding
 from tf_compemb.layers.compositional.quotient_remainder import QREmbedding as QREmbedding
+from tf_compemb.layers.decomposition.fpd import FPDEmbedding as FPDEmbedding
 from tf_compemb.layers.decomposition.low_rank import LowRankEmbedding as LowRankEmbedding
 from tf_compemb.layers.decomposition.mlet import MLETEmbedding as MLETEmbedding
+from tf_compemb.layers.decomposition.semi_tensor import STTEmbedding as STTEmbedding
+from tf_compemb.layers.decomposition.tt_rec import TTEmbedding as TTEmbedding
 from tf_compemb.layers.full_table import FullEmbedding as FullEmbedding
 from tf_compemb.layers.hashing.frequency_threshold import (
     FrequencyThresholdEmbedding as FrequencyThresholdEmbedding,

@@ -1,0 +1,149 @@
+"""What the layers over tensor trains share: a table for each core, and their contraction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tf_compemb._keras import ops
+from tf_compemb.layers.base import positive_integer
+from tf_compemb.layers.budget import Settings
+from tf_compemb.layers.decomposition._folded import FoldedEmbedding
+from tf_compemb.layers.decomposition._tensor_train import (
+    CoreNumbers,
+    TrainShape,
+    column_factors,
+    contract,
+    row_factors,
+    useful_ranks,
+)
+from tf_compemb.storage.table import Spec, TableSpec
+
+
+class TensorTrainEmbedding(FoldedEmbedding):
+    """Base of the methods whose vectors are a product of one row of each of several cores.
+
+    Args:
+        input_dim: Integer, ids are in `[0, input_dim)`.
+        output_dim: Integer, length of a vector.
+        rank: Integer, or one for each neighbouring pair of cores.
+        num_cores: Integer, ignored where factors are given.
+        row_factors: None, or rows of each core; their product is at least `input_dim`.
+        column_factors: None, or columns of each core; their product is `output_dim`.
+        step: Integer `t` of the semi-tensor product, 1 for the plain train.
+        **kwargs: Of `CompressedEmbedding`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        *,
+        rank: int | Sequence[int],
+        num_cores: int,
+        row_factors: Sequence[int] | None,
+        column_factors: Sequence[int] | None,
+        step: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.shape_of_train = _train_shape(
+            (self.input_dim, self.output_dim),
+            (row_factors, column_factors),
+            rank,
+            positive_integer("num_cores", num_cores),
+            positive_integer("semi_tensor", step),
+        )
+
+    @property
+    def num_cores(self) -> int:
+        """How many cores the train has."""
+        return len(self.shape_of_train.row_factors)
+
+    @classmethod
+    def budget_grid(
+        cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
+    ) -> Iterable[Settings]:
+        """Any rank, up to the largest that adds anything."""
+        largest = cls(input_dim, output_dim, **{**options, "rank": input_dim * output_dim})
+        step = largest.shape_of_train.step
+        count = max((0, *largest.shape_of_train.ranks)) // step
+        return [Settings(max(1, count), lambda number: {"rank": step * (number + 1)})]
+
+    def table_specs(self) -> dict[str, Spec]:
+        """One table a core."""
+        shape = self.shape_of_train
+        law = CoreNumbers(self.input_dim, shape)
+        return {
+            f"core_{k}": TableSpec(rows, math.prod(shape.core(k)), limit=0.0, initializer=law)
+            for k, rows in enumerate(shape.row_factors)
+        }
+
+    def lookup(self, ids: Any) -> Any:
+        """Reads a row of each core and multiplies them."""
+        digits = self.shape_of_train.digits()
+        rows = [
+            self.rows(f"core_{k}", digit.classes(ids, self.input_dim))
+            for k, digit in enumerate(digits)
+        ]
+        # Keras' operations on the torch backend bring float64 back as float32.
+        return ops.cast(contract(rows, self.shape_of_train), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-compatible."""
+        shape = self.shape_of_train
+        return {
+            **super().get_config(),
+            "rank": list(shape.ranks),
+            "num_cores": self.num_cores,
+            "row_factors": list(shape.row_factors),
+            "column_factors": list(shape.column_factors),
+        }
+
+
+def _train_shape(
+    dims: tuple[int, int],
+    factors: tuple[Sequence[int] | None, Sequence[int] | None],
+    rank: int | Sequence[int],
+    num_cores: int,
+    step: int,
+) -> TrainShape:
+    given_rows, given_columns = factors
+    count = len(given_rows or given_columns or [0] * num_cores)
+    rows = tuple(given_rows or row_factors(dims[0], count))
+    columns = tuple(given_columns or column_factors(dims[1], count, step))
+    _check_factors(dims, rows, columns, step)
+    ranks = (
+        useful_ranks(positive_integer("rank", rank), rows, columns, step)
+        if isinstance(rank, int)
+        else tuple(positive_integer("rank", r) for r in rank)
+    )
+    if len(ranks) != count - 1 or any(r % step for r in ranks):
+        multiples = f", all multiples of {step}" if step > 1 else ""
+        raise ValueError(
+            f"`rank` must be an integer or one for each of {count - 1} pairs of cores{multiples}. "
+            f"Received: rank={rank!r}"
+        )
+    return TrainShape(rows, columns, ranks, step)
+
+
+def _check_factors(
+    dims: tuple[int, int], rows: tuple[int, ...], columns: tuple[int, ...], step: int
+) -> None:
+    if len(rows) != len(columns):
+        raise ValueError(
+            "`row_factors` and `column_factors` must have one factor a core each. "
+            f"Received: row_factors={list(rows)}, column_factors={list(columns)}"
+        )
+    if math.prod(rows) < dims[0]:
+        raise ValueError(
+            f"The product of `row_factors` must be at least input_dim={dims[0]}. "
+            f"Received: row_factors={list(rows)}, product {math.prod(rows)}"
+        )
+    if math.prod(columns) != dims[1] or any(c % step for c in columns[1:]):
+        multiples = f", all but the first multiples of {step}" if step > 1 else ""
+        raise ValueError(
+            f"The product of `column_factors` must be output_dim={dims[1]}{multiples}. "
+            f"Received: column_factors={list(columns)}"
+        )
