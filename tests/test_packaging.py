@@ -47,6 +47,7 @@ def test_mapped_folders_refuse_to_be_imported_by_their_short_name():
         "import tf_compemb, tf_compemb.partitions",
         "import tf_compemb.train as t; t.main(['--help'])",
         "import tf_compemb.data.__main__ as d; d.main(['--help'])",
+        "import tf_compemb.experiments.__main__ as x; x.main(['--help'])",
         "import tf_compemb.export.__main__ as e; e.main(['--help'])",
         "import tf_compemb.benchmark.__main__ as b; b.main(['--help'])",
         "import tf_compemb.serving.__main__ as s; s.main(['compare', '--help'])",
@@ -112,4 +113,5 @@ def test_the_wheel_holds_every_module(tmp_path):
         for module in folder.glob("*.py"):
             assert f"{package.replace('.', '/')}/{module.name}" in names
     assert "tf_compemb/py.typed" in names
+    assert "tf_compemb/experiments/grids/figure5.json" in names
     assert not any(name.startswith(("models/", "tests/")) for name in names)

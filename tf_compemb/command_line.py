@@ -10,6 +10,10 @@ from tf_compemb import __version__
 
 PROGRAMS = {
     "train": ("tf_compemb.train", "train a click model and report quality, bytes and speed"),
+    "experiments": (
+        "tf_compemb.experiments.__main__",
+        "the QR paper's figures and table, and the leaderboard of all methods",
+    ),
     "export": ("tf_compemb.export.__main__", "export a trained model for TF-Serving or LiteRT"),
     "serving": ("tf_compemb.serving.__main__", "serve, call and compare exported models"),
     "data": ("tf_compemb.data.__main__", "prepare, generate or describe Criteo-format data"),

@@ -1,0 +1,135 @@
+"""`python -m tf_compemb.experiments NAME...`: trains a grid's runs, writes tables and a report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tf_compemb.experiments.command_line import parse
+from tf_compemb.training.errors import UserError
+
+if TYPE_CHECKING:
+    from tf_compemb.experiments.experiment import Experiment
+    from tf_compemb.experiments.plan import Run
+    from tf_compemb.experiments.run_store import RunStore
+
+USER_ERROR = 2
+SOME_FAILED = 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: Arguments; None for the process's own.
+
+    Returns:
+        The exit status: 0; 1 when a run failed, which does not stop the others; 2 for a mistake in
+        what was given; 128 + n after signal n.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    options = parse(argv)
+    command = shlex.join(["python", "-m", "tf_compemb.experiments", *given])
+    try:
+        return _run(options, command)
+    except (UserError, OSError) as error:  # OSError such as a full disk.
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
+    from tf_compemb.training.environment import prepare_tensorflow
+
+    prepare_tensorflow()
+    from tf_compemb.experiments.experiment import grids_of
+    from tf_compemb.layers import method_names
+
+    grids = grids_of(options, method_names())
+    if options.estimate:
+        from tf_compemb.experiments.estimate import print_estimates
+
+        print_estimates(grids, options)
+        return 0
+    from tf_compemb.training.run_directory import check_writable
+
+    check_writable(options.out)
+    experiments = _plan(grids, options)
+    return _train_and_report(experiments, options, command)
+
+
+def _plan(grids: Sequence[Any], options: argparse.Namespace) -> list[Experiment]:
+    from tf_compemb.experiments.experiment import base_options, prepare_experiment
+    from tf_compemb.training.data_source import open_data
+    from tf_compemb.training.environment import versions
+
+    found = []
+    for grid in grids:
+        data = open_data(base_options(options, grid))
+        one = prepare_experiment(grid, options, data, versions())
+        print(f"{grid.name}: {len(one.points)} points, {len(one.runs)} runs", flush=True)
+        found.append(one)
+    return found
+
+
+def _train_and_report(
+    experiments: Sequence[Experiment], options: argparse.Namespace, command: str
+) -> int:
+    from tf_compemb.experiments import outputs
+    from tf_compemb.experiments.console import print_results
+    from tf_compemb.experiments.report import write_report
+    from tf_compemb.experiments.run_store import RunStore
+
+    store = RunStore(options.runs or options.out / "runs")
+    options.out.mkdir(parents=True, exist_ok=True)
+    runs = [run for one in experiments for run in one.runs]
+    status, reasons = _train(runs, store, options.jobs)
+    found = outputs.collect(experiments, store, reasons)
+    outputs.write_tables(found, options.out)
+    if status:
+        print(
+            "stopped; the same command goes on where the runs were. "
+            f"{options.out / 'results.csv'} has those that are finished.",
+            file=sys.stderr,
+        )
+        return status
+    outputs.draw_figures(experiments, found, store, options.out)
+    environment = outputs.describe_environment()
+    write_report(options.out / "report.html", experiments, found, environment, command)
+    print_results(experiments, found, options.out)
+    return SOME_FAILED if reasons else 0
+
+
+def _train(runs: Sequence[Run], store: RunStore, jobs: int | None) -> tuple[int, dict[str, str]]:
+    """Does the runs; a signal's status or 0, and why runs failed, by their keys."""
+    from tf_compemb.benchmark.machine import core_count
+    from tf_compemb.experiments.memory import why_too_large
+    from tf_compemb.experiments.progress import GridProgress
+    from tf_compemb.experiments.scheduler import Scheduler
+
+    distinct = {run.key: run for run in runs}
+    reasons = {
+        key: reason
+        for key, run in distinct.items()
+        if not store.is_finished(key) and (reason := why_too_large(run))
+    }
+    started = [run for run in runs if run.key not in reasons]
+    if not started:
+        return 0, reasons
+    with GridProgress(len(distinct) - len(reasons), lambda run: _outcome(run, store)) as progress:
+        scheduler = Scheduler(store, jobs or core_count(), progress.finished)
+        status = scheduler.run(started)
+    return status, {**reasons, **scheduler.failures}
+
+
+def _outcome(run: Run, store: RunStore) -> str:
+    metrics = store.metrics(run.key)
+    name = f"{run.point.grid}, {run.point.model} {run.point.name}, "
+    name += f"{run.optimizer['optimizer']}, seed {run.seed}"
+    return f"{name}: " + (f"test loss {metrics['test_loss']:.4f}" if metrics else "FAILED")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What a command prints at its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tf_compemb.experiments.experiment import Experiment
+from tf_compemb.experiments.outputs import Outputs
+from tf_compemb.experiments.paper import difference_text
+from tf_compemb.experiments.plan import value_text
+from tf_compemb.experiments.results import FINISHED
+from tf_compemb.experiments.summary import BASELINES, kept_rows
+from tf_compemb.training.report import megabytes
+
+_COLUMNS = ("method", "optimiser", "served", "test loss", "less hash", "less full")
+
+
+def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) -> None:
+    """Prints a table for each experiment and model, and where the files are."""
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    for one in experiments:
+        for model in one.models:
+            rows = [r for r in kept_rows(found.summary, model) if r["experiment"] == one.grid.name]
+            if rows:
+                console.print(_table(one, model, rows))
+    for row in found.comparisons:
+        if row["difference"] is not None:
+            width = "" if row["half_width"] is None else f" ± {row['half_width']:.4f}"
+            console.print(
+                f"{row['model'].upper()}: {row['this']} against {row['with']}, test loss "
+                f"{row['difference']:+.4f}{width}: {row['verdict']}",
+                highlight=False,
+            )
+    unfinished = [row for row in found.results if row["status"] != FINISHED]
+    for note in dict.fromkeys(_note(row) for row in unfinished):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _table(one: Experiment, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    seeds = max(row["seeds"] for row in rows)
+    title = f"{one.grid.name}, {model.upper()}, {seeds} seed{'s' if seeds > 1 else ''}"
+    title += " (synthetic data)" if one.data.synthetic else ""
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="right" if i > 1 else "left", no_wrap=True)
+    for row in rows:
+        spread = "" if row["test_loss_sd"] is None else f" ± {row['test_loss_sd']:.4f}"
+        table.add_row(
+            _name(row),
+            row["optimizer"],
+            megabytes(row["embedding_bytes"]),
+            f"{row['test_loss']:.4f}{spread}",
+            *(difference_text(row, n).replace("within the noise", "noise") for n in BASELINES),
+        )
+    return table
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return row["series"]
+    return f"{row['series']} {value_text(row['varied'], json.loads(row['value']))}"
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['status']}: {row['experiment']}, {row['model'].upper()} {_name(row)}: {row['note']}"
+    )
