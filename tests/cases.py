@@ -50,8 +50,8 @@ def ceil_div(n, m):
 
 
 def frequencies(n):
-    """Frequent and rare ids in no order, with ties."""
-    return np.arange(n) * 37 % n // 2
+    """Frequent and rare ids in no order, with ties; id 1 is among the most frequent."""
+    return (n - (np.arange(n) - 1) * 37 % n) // 2
 
 
 def frequent_ids(n, count):
@@ -75,6 +75,45 @@ def universal_hash_buckets(ids, m, seed):
     return np.array([(a * int(i) + b) % (2**31 - 1) % m for i in ids])
 
 
+def bit_blocks(ids, blocks):
+    """Blocks of bits as numbers, by strings: each block is the positions of its bits."""
+    text = [f"{int(i):063b}"[::-1] for i in ids]
+    return [
+        np.array([int("".join(t[p] for p in reversed(block)), 2) for t in text]) for block in blocks
+    ]
+
+
+def succession(n, bits):
+    length = (n - 1).bit_length()
+    return [range(p, min(p + bits, length)) for p in range(0, length, bits)]
+
+
+def skipping(n, bits):
+    length = (n - 1).bit_length()
+    blocks = ceil_div(length, bits)
+    return [range(first, length, blocks) for first in range(blocks)]
+
+
+def distinct_multisets(n, bits):
+    blocks = bit_blocks(range(n), succession(n, bits))
+    return len({tuple(sorted(numbers)) for numbers in zip(*blocks, strict=True)})
+
+
+def double_hash(w, ids, n):
+    own = own_rows(w, ids, n, -1)
+    tail = sum(w[f"tail_{j}"][rows] for j, rows in enumerate(tail_buckets(ids, len(w["tail_0"]))))
+    return np.where(own[:, None] >= 0, w["frequent"][own], tail)
+
+
+def tail_buckets(ids, m):
+    return [universal_hash_buckets(ids, m, 0), universal_hash_buckets(ids, m, 2**32)]
+
+
+def distinct_of_double_hash(n, frequent, m):
+    rare = sorted(set(range(n)) - set(frequent_ids(n, frequent).tolist()))
+    return frequent + len(set(zip(*tail_buckets(rare, m), strict=True)))
+
+
 def path(w, ids, base, choices, hidden_layers):
     z = w["base"][base(ids)]
     for j, choose in enumerate(choices, start=1):
@@ -87,6 +126,8 @@ def path(w, ids, base, choices, hidden_layers):
             rows.append(vector)
         z = np.array(rows)
     return z
+
+
 def train(w, ids, cores, ranks, t=1):
     """Semi-tensor products A (B kron I_t) of the cores' rows, one id after the other."""
     rows = [len(w[f"core_{k}"]) for k in range(cores)]
@@ -107,6 +148,31 @@ def frequent_or_train(w, ids, n):
     row = own_rows(w, ids, n, common_row=0)
     has_own = np.isin(ids, w["frequent_ids"])[:, None]
     return np.where(has_own, w["frequent"][row], train(w, ids, 2, [2]))
+
+
+def hash_network(w, ids, depth, activation, encode):
+    """Hashes in Python's own integers, then the layers with the moving means and variances."""
+    multipliers, addends = w["hash_coefficients"].astype(object)
+    hashes = [
+        [(int(i) * a + b) % (2**31 - 1) % 10**6 for i in ids]
+        for a, b in zip(multipliers, addends, strict=True)
+    ]
+    x = encode(np.array(hashes, "float64").T)
+    for j in range(depth):
+        x = x @ w[f"kernel_{j}"] + w[f"bias_{j}"]
+        if f"scale_{j}" in w:
+            x = (x - w[f"mean_{j}"]) / np.sqrt(w[f"variance_{j}"] + 1e-3)
+            x = x * w[f"scale_{j}"] + w[f"shift_{j}"]
+        x = activation(x)
+    return x @ w[f"kernel_{depth}"] + w[f"bias_{depth}"]
+
+
+def box_muller(hashes):
+    first, second = np.split(hashes, 2, axis=1)
+    radius = np.sqrt(-2 * np.log((first + 0.5) / 1e6))
+    return np.hstack(
+        [radius * np.cos(2e-6 * np.pi * second), radius * np.sin(2e-6 * np.pi * second)]
+    )
 
 
 BRAND_YEAR = np.stack([np.arange(50) // 7, np.arange(50) % 7])
@@ -283,5 +349,95 @@ CASES = [
         ),
         lambda n, d: 3 * (8 + ceil_div(n, 8)) + 3 * d,
         variance_tolerance=0.4,
+    ),
+    Case(
+        layers.BinaryCodeHashEmbedding,
+        {},
+        lambda w, i, n: sum(
+            w[f"block_{j}"][b]
+            for j, b in enumerate(bit_blocks(i, succession(n, ceil_div((n - 1).bit_length(), 2))))
+        ),
+        lambda n, d: {50: 8 + 7, 97: 16 + 7, 1000: 32 + 32}[n] * d,
+    ),
+    Case(
+        layers.BinaryCodeHashEmbedding,
+        {"block_bits": 3, "layout": "skip"},
+        lambda w, i, n: sum(
+            w[f"block_{j}"][b] for j, b in enumerate(bit_blocks(i, skipping(n, 3)))
+        ),
+        lambda n, d: {50: 8 + 8, 97: 8 + 4 + 4, 1000: 8 + 8 + 4 + 4}[n] * d,
+    ),
+    Case(
+        layers.BinaryCodeHashEmbedding,
+        {"block_bits": 3, "shared": True},
+        lambda w, i, n: sum(w["blocks_table"][b] for b in bit_blocks(i, succession(n, 3))),
+        lambda n, d: 8 * d,
+        distinct=lambda n: distinct_multisets(n, 3),
+        variance_tolerance=0.5,
+    ),
+    Case(
+        layers.HashEmbeddings,
+        {"num_buckets": 9, "seed": 4},
+        lambda w, i, n: sum(
+            w["importances"][i, j][:, None]
+            * w["shared"][universal_hash_buckets(i, 9, 4 + 2**32 * j)]
+            for j in (0, 1)
+        ),
+        lambda n, d: 9 * d + 2 * n,
+        variance_tolerance=0.3,
+    ),
+    Case(
+        layers.HashEmbeddings,
+        {"collisions": 5, "num_hashes": 3, "num_importances": 20},
+        lambda w, i, n: sum(
+            w["importances"][i % 20, j][:, None]
+            * w["shared"][universal_hash_buckets(i, ceil_div(n, 5), 2**32 * j)]
+            for j in range(3)
+        ),
+        lambda n, d: ceil_div(n, 5) * d + 3 * 20,
+    ),
+    Case(
+        layers.FrequencyDoubleHashEmbedding,
+        {"num_frequent": 11, "num_buckets": 13},
+        lambda w, i, n: double_hash(w, i, n),
+        lambda n, d: (11 + 2 * 13) * d,
+        index_bytes=lambda n: 44,
+        distinct=lambda n: distinct_of_double_hash(n, 11, 13),
+    ),
+    Case(
+        layers.FrequencyDoubleHashEmbedding,
+        {"num_frequent": 6, "num_buckets": 10, "tail": "qr"},
+        lambda w, i, n: np.where(
+            own_rows(w, i, n, -1)[:, None] >= 0,
+            w["frequent"][own_rows(w, i, n, -1)],
+            w["tail_0"][i % 10] + w["tail_1"][i // 10],
+        ),
+        lambda n, d: (6 + 10 + ceil_div(n, 10)) * d,
+        index_bytes=lambda n: 24,
+    ),
+    Case(
+        layers.DeepHashEmbedding,
+        {"num_hashes": 12, "hidden_units": (6, 5)},
+        lambda w, i, n: hash_network(
+            w, i, 2, lambda x: x * np.tanh(np.log1p(np.exp(x))), lambda h: 2 * h / (10**6 - 1) - 1
+        ),
+        lambda n, d: 13 * 6 + 7 * 5 + 6 * d + 2 * (6 + 5),
+        index_bytes=lambda n: 2 * 4 * 12 + 2 * 4 * (6 + 5),
+        served_bytes=lambda n, d: 4 * (13 * 6 + 7 * 5 + 6 * d) + 2 * 4 * 12,
+        served_tolerance=1e-5,
+    ),
+    Case(
+        layers.DeepHashEmbedding,
+        {
+            "num_hashes": 8,
+            "hidden_units": (9,),
+            "encoding": "gaussian",
+            "activation": "relu",
+            "batch_normalization": False,
+            "seed": 3,
+        },
+        lambda w, i, n: hash_network(w, i, 1, lambda x: np.maximum(x, 0), box_muller),
+        lambda n, d: 9 * 9 + 10 * d,
+        index_bytes=lambda n: 2 * 4 * 8,
     ),
 ]

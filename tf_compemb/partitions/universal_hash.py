@@ -23,6 +23,11 @@ def draw_coefficients(seed: int) -> tuple[int, int, int]:
     return a_low, a_high, int(state[2]) % PRIME
 
 
+def nth_seed(seed: int, n: int) -> int:
+    """The seed of the n-th of several functions of one seed; the first has the seed itself."""
+    return seed + n * 2**32
+
+
 def universal_hash(ids: Any, coefficients: tuple[int, int, int], input_dim: int) -> Any:
     """`(a_low * low + a_high * high + b) mod P` for the low 30 bits of an id and the rest.
 
