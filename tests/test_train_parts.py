@@ -93,11 +93,14 @@ def test_overrides_are_read_from_a_file_and_reach_the_collection(tmp_path):
     from tf_compemb.training import build
 
     file = tmp_path / "fields.json"
-    file.write_text('{"C2": {"embedding": "qr", "options": {"collisions": 3}, "threshold": 0}}')
+    path = '"embedding": "path", "options": {"collisions": 3, "hidden_units": [2]}'
+    file.write_text(f'{{"C2": {{{path}, "threshold": 0}}}}')
     options, _ = parse(["--overrides", str(file), "--dim", "4"])
+    before = json.dumps(options.to_json())
     sizes = build.build_collection(options, [10, 30]).field_footprints()
-    assert [sizes[name][0] for name in ("C1", "C2")] == ["full", "qr"]
-    assert sizes["C2"][1].parameters == (3 + 10) * 4
+    assert [sizes[name][0] for name in ("C1", "C2")] == ["full", "path"]
+    assert sizes["C2"][1].parameters == 10 * 4 + 3 * (4 * 2 + 2 + 2 * 4 + 4)
+    assert json.dumps(options.to_json()) == before
 
 
 def test_single_method_takes_its_own_options_over_the_common_ones():

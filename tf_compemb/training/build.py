@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -82,7 +83,8 @@ def build_collection(
             embedding=name,
             threshold=options.threshold,
             options=arguments,
-            overrides=options.overrides,
+            # A copy: tf_keras replaces the lists in what a layer keeps by its own.
+            overrides=copy.deepcopy(options.overrides),
             frequencies=None if data is None else data.frequencies,
         )
     except (TypeError, ValueError) as error:
