@@ -9,6 +9,7 @@ from runtime import gradients, randomize, to_numpy, weights_by_name
 
 from tf_compemb import FPDEmbedding, FullEmbedding, LowRankEmbedding, STTEmbedding, TTEmbedding
 from tf_compemb._keras import BACKEND, LEGACY
+from tf_compemb.layers.decomposition import _train_layer
 from tf_compemb.layers.decomposition._tensor_train import (
     CoreNumbers,
     TrainShape,
@@ -88,6 +89,30 @@ def test_a_semi_tensor_step_of_one_is_the_plain_train():
     ids = np.arange(1000)
     np.testing.assert_array_equal(to_numpy(stepped(ids)), to_numpy(plain(ids)))
     assert stepped.footprint() == plain.footprint()
+
+
+@pytest.mark.parametrize(
+    ("layer", "merges"),
+    [
+        (TTEmbedding(1000, 16, rank=5), {10: 1, 49: 1, 50: 2, 499: 2, 500: 3}),
+        (STTEmbedding(1000, 16, 4, 2, num_cores=3), {10: 1, 50: 2, 500: 3}),
+        (TTEmbedding(700, 6, rank=[3, 2, 5], num_cores=4), {1: 1, 14: 1, 15: 2, 75: 3, 600: 4}),
+    ],
+    ids=["tt", "stt", "four cores"],
+)
+def test_merged_cores_give_the_vectors_and_gradients_of_single_ones(layer, merges, monkeypatch):
+    """A batch of many ids multiplies the first cores whole; the ids of a small one do not."""
+    layer.build(None)
+    randomize(layer)
+    ids = np.random.default_rng(0).integers(0, layer.input_dim, max(merges))
+    assert {m: layer._merged_cores(ids[:m]) for m in merges} == merges
+    cotangent = np.random.default_rng(1).normal(size=(len(ids), layer.output_dim)).astype("f4")
+    found = to_numpy(layer(ids)), gradients(layer, ids, cotangent)
+    monkeypatch.setattr(_train_layer, "_MERGED_ROWS_PER_ID", 0)
+    alone = to_numpy(layer(ids)), gradients(layer, ids, cotangent)
+    np.testing.assert_allclose(found[0], alone[0], rtol=1e-4, atol=1e-4)
+    for name, expected in alone[1].items():
+        np.testing.assert_allclose(found[1][name], expected, rtol=1e-3, atol=1e-2)
 
 
 def test_sizes_of_the_sheet():

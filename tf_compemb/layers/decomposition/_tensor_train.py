@@ -49,6 +49,10 @@ class TrainShape:
         t = 1 if k == 0 else self.step
         return before // t, self.column_factors[k] // t, after
 
+    def rank_after(self, cores: int) -> int:
+        """The rank after so many cores."""
+        return (*self.ranks, 1)[cores - 1]
+
     def digits(self) -> list[Digit]:
         """Which row of each core an id reads."""
         sizes = self.row_factors
@@ -117,17 +121,19 @@ def useful_ranks(
     return tuple(max(step, min(rank, bound) // step * step) for bound in bounds)
 
 
-def contract(cores: Sequence[Any], shape: TrainShape) -> Any:
-    """Vectors (m, output_dim) of one row of each core, tensors (m, width of the core)."""
-    product: Any = None
-    for k, rows in enumerate(cores):
+def contract(first: Any, cores: Sequence[Any], shape: TrainShape) -> Any:
+    """Vectors (m, output_dim) of one row of each core.
+
+    Args:
+        first: Tensor (m, columns, rank after), the row of the first core, or the product of those
+            of the first few.
+        cores: For each of the others a tensor (m, width of the core).
+        shape: Of the train.
+    """
+    product = first
+    for k, rows in enumerate(cores, len(shape.row_factors) - len(cores)):
         before, columns, after = shape.core(k)
-        if product is None:
-            product = ops.reshape(rows, (-1, columns, after))
-        else:
-            product = _times(
-                product, ops.reshape(rows, (-1, before, columns * after)), after, shape
-            )
+        product = _times(product, ops.reshape(rows, (-1, before, columns * after)), after, shape)
     return ops.reshape(product, (-1, product.shape[1]))
 
 
@@ -143,6 +149,29 @@ def _times(product: Any, core: Any, after: int, shape: TrainShape) -> Any:
     product = ops.reshape(product, (-1, wide, t, columns, after))
     product = ops.transpose(product, (0, 1, 3, 2, 4))
     return ops.reshape(product, (-1, wide * columns * t, after))
+
+
+def merged(cores: Sequence[Any], shape: TrainShape) -> Any:
+    """All products of a row of each of the first cores: (n_1 n_2 ..., columns * rank after).
+
+    One large matrix product a core, instead of a small one for each id.
+
+    Args:
+        cores: Tensors (n_k, width of the core), whole.
+        shape: Of the train.
+    """
+    t = shape.step
+    count, wide, after = shape.row_factors[0], *shape.core(0)[1:]
+    product = cores[0]
+    for k, core in enumerate(cores[1:], 1):
+        rows, (before, columns, after) = shape.row_factors[k], shape.core(k)
+        left = ops.transpose(ops.reshape(product, (count * wide, before, t)), (0, 2, 1))
+        right = ops.transpose(ops.reshape(core, (rows, before, columns * after)), (1, 0, 2))
+        product = ops.matmul(ops.reshape(left, (-1, before)), ops.reshape(right, (before, -1)))
+        product = ops.reshape(product, (count, wide, t, rows, columns, after))
+        product = ops.transpose(product, (0, 3, 1, 4, 2, 5))
+        count, wide = count * rows, wide * columns * t
+    return ops.reshape(product, (count, wide * after))
 
 
 class CoreNumbers:
