@@ -230,8 +230,6 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _draw_memory(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
-    from matplotlib.ticker import LogLocator
-
     known = []
     for index, row in enumerate(rows):
         theory, tables = row["tables_theoretical_bytes"], row["tables_rss_anon_bytes"]
@@ -258,15 +256,21 @@ def _draw_memory(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
         axes.set_ylim(*ends)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
+    _label_logarithms(axes.xaxis, axes.yaxis)
     axes.set_xlabel("tables beyond 2,000 ids a field, in theory (MB)")
     more = ", with vocabularies" if any(row["vocabulary_bytes"] for row in rows) else ""
     axes.set_ylabel(f"measured as RssAnon{more} (MB)")
     axes.set_title("Memory: line: equal; grey: within the noise", fontsize="medium")
     axes.grid(alpha=0.3)
+
+
+def _label_logarithms(*all_axes: Any) -> None:
+    from matplotlib.ticker import LogLocator
+
+    for axis in all_axes:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
 
 
 def _draw_latency(axes: Any, rows: Sequence[dict[str, Any]], protocol: str) -> None:
@@ -291,7 +295,7 @@ def _draw_latency(axes: Any, rows: Sequence[dict[str, Any]], protocol: str) -> N
             label=row["model"],
         )
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    _label_logarithms(axes.yaxis)
     axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
     axes.set_xlabel("rows of a request")
     axes.set_ylabel("milliseconds (logarithmic)")
