@@ -291,7 +291,7 @@ def test_bags_beside_single_ids(fused):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"embedding": "nope"}, "Unknown embedding method 'nope'. Known methods: compositional"),
+        ({"embedding": "nope"}, "Unknown embedding method 'nope'. Known methods: "),
         ({"overrides": {"town": {}}}, "names the field 'town', which does not exist"),
         ({"overrides": {"city": {"rank": 3}}}, r"unknown keys \['rank'\]"),
         ({"embedding": "qr", "options": {"operation": "max"}}, "Field 'user', method 'qr'"),
