@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_compemb._keras import LEGACY
 from tf_compemb.collection import EmbeddingCollection
 from tf_compemb.layers.base import CompressedEmbedding
-from tf_compemb.layers.fused import FusedLookup
+from tf_compemb.layers.group_lookup import GroupLookup
 
 PRECISIONS = {"float32": tf.float32, "float16": tf.float16, "bfloat16": tf.bfloat16}
 
@@ -62,7 +62,7 @@ class ServedForm:
         self._readers = [
             layer
             for layer in model._flatten_layers()
-            if isinstance(layer, (CompressedEmbedding, FusedLookup))
+            if isinstance(layer, (CompressedEmbedding, GroupLookup))
         ]
         self._served = {
             id(layer): layer.for_inference() if isinstance(layer, CompressedEmbedding) else layer

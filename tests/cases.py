@@ -114,6 +114,43 @@ def distinct_of_double_hash(n, frequent, m):
     return frequent + len(set(zip(*tail_buckets(rare, m), strict=True)))
 
 
+def chunk_rows(ids, m, chunks, seed=0, field=0):
+    """Row numbers of each chunk."""
+    first = field * chunks
+    return [universal_hash_buckets(ids, m, seed + 2**32 * (first + j)) for j in range(chunks)]
+
+
+def robe(w, ids, block_size, width, circular=True, signs=True, field=0):
+    """Number by number, in Python's own integers."""
+    from tf_compemb.partitions.universal_hash import draw_coefficients
+
+    def hashed(n, i, c):
+        b, _, d = draw_coefficients(2**32 * n)
+        of_part, of_field, _ = draw_coefficients(2**32 * (n + 1))
+        return (of_field * field + b * i + of_part * c + d) % (2**31 - 1)
+
+    memory = w["memory"][:, 0]
+    m = len(memory)
+    vectors = np.zeros((len(ids), width))
+    for row, i in enumerate(map(int, ids)):
+        for k in range(width):
+            start = hashed(0, i, k // block_size) % (m if circular else m - block_size + 1)
+            sign = 2 * (hashed(2, i, k) % 2) - 1 if signs else 1
+            vectors[row, k] = sign * memory[(start + k % block_size) % m]
+    return vectors
+
+
+def distinct_of_robe(n):
+    """Blocks as long as the vectors: as many vectors as different starts."""
+    numbered = {"memory": np.arange(ceil_div(n, 5) * WIDTHS[n])[:, None]}
+    vectors = robe(numbered, range(n), WIDTHS[n], WIDTHS[n], circular=False, signs=False)
+    return len(np.unique(vectors, axis=0))
+
+
+# Output widths that the checks use at these numbers of ids, where `multiple` is 4.
+WIDTHS = {50: 8, 97: 4, 1000: 16}
+
+
 def path(w, ids, base, choices, hidden_layers):
     z = w["base"][base(ids)]
     for j, choose in enumerate(choices, start=1):
@@ -439,5 +476,28 @@ CASES = [
         lambda w, i, n: hash_network(w, i, 1, lambda x: np.maximum(x, 0), box_muller),
         lambda n, d: 9 * 9 + 10 * d,
         index_bytes=lambda n: 2 * 4 * 8,
+    ),
+    Case(
+        layers.UnifiedEmbedding,
+        {"num_buckets": 40, "seed": 3},
+        lambda w, i, n: np.concatenate([w["memory"][r] for r in chunk_rows(i, 40, 2, 3)], axis=-1),
+        lambda n, d: 40 * d // 2,
+        distinct=lambda n: len(set(zip(*chunk_rows(range(n), 40, 2, 3), strict=True))),
+        multiple=2,
+    ),
+    Case(
+        layers.ROBEEmbedding,
+        {"memory_size": 37, "block_size": 3},
+        lambda w, i, n: robe(w, i, 3, WIDTHS[n]),
+        lambda n, d: 37,
+        multiple=4,
+    ),
+    Case(
+        layers.ROBEEmbedding,
+        {"collisions": 5, "circular": False, "signs": False},
+        lambda w, i, n: robe(w, i, WIDTHS[n], WIDTHS[n], circular=False, signs=False),
+        lambda n, d: ceil_div(n, 5) * d,
+        distinct=distinct_of_robe,
+        multiple=4,
     ),
 ]

@@ -20,7 +20,8 @@ from tf_compemb._keras import (
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
-from tf_compemb.layers.fused import FusedLookup, fusion_groups
+from tf_compemb.layers.fused import FusedLookup
+from tf_compemb.layers.group_lookup import GroupLookup
 from tf_compemb.layers.ids import (
     check_integer_type,
     check_placeholder,
@@ -29,6 +30,7 @@ from tf_compemb.layers.ids import (
     to_id_tensor,
     type_name,
 )
+from tf_compemb.layers.pooled import PooledEmbedding, PooledLookup, lookup_groups
 from tf_compemb.layers.registry import get_method
 from tf_compemb.partitions import Partition
 from tf_compemb.size_table import size_table
@@ -147,8 +149,7 @@ class EmbeddingCollection(Layer):
     def _make_lookups(self) -> None:
         """One lookup for each group of fields that fuse, and one for each other field."""
         layers = self._fields.layers
-        groups = fusion_groups(layers) if self.fused else [[i] for i in range(len(layers))]
-        self._groups = tuple(map(tuple, groups))
+        self._groups = tuple(map(tuple, lookup_groups(layers, self.fused)))
         lookups = []
         for members in self._groups:
             layers = [self._fields.layers[i] for i in members]
@@ -156,7 +157,8 @@ class EmbeddingCollection(Layer):
                 lookups.append(layers[0])
             else:
                 dtype = layers[0]._dtype_policy if LEGACY else layers[0].dtype_policy
-                lookups.append(FusedLookup(layers, name=f"fused_{len(lookups)}", dtype=dtype))
+                kind = PooledLookup if isinstance(layers[0], PooledEmbedding) else FusedLookup
+                lookups.append(kind(layers, name=f"fused_{len(lookups)}", dtype=dtype))
             lookups[-1].saved_by_owner = True
         self.lookups = lookups
         counts = [_vectors_of(layer) for layer in self._fields.layers]
@@ -253,7 +255,7 @@ class EmbeddingCollection(Layer):
         parts = []
         for members, lookup in zip(self._groups, self.lookups, strict=True):
             own = ids if len(members) == len(self.cardinalities) else _columns(ids, members)
-            vectors = lookup(own) if isinstance(lookup, FusedLookup) else lookup.lookup(own[:, 0])
+            vectors = lookup(own) if isinstance(lookup, GroupLookup) else lookup.lookup(own[:, 0])
             shape = (-1, len(members), *self._fields.layers[members[0]].vector_shape)
             vectors = ops.reshape(vectors, shape)
             vectors = poison(vectors, None if valid is None else _columns(valid, members))
@@ -298,7 +300,7 @@ class EmbeddingCollection(Layer):
         flat = ops.reshape(ids, (-1,))
         group = next(g for g, members in enumerate(self._groups) if i in members)
         lookup = self.lookups[group]
-        if isinstance(lookup, FusedLookup):
+        if isinstance(lookup, GroupLookup):
             vectors = lookup.field_vectors(self._groups[group].index(i), flat)
         else:
             vectors = lookup.lookup(flat)
@@ -321,7 +323,7 @@ class EmbeddingCollection(Layer):
     def _stored_variables(self) -> Iterator[Entry]:
         names = self.field_names
         for members, lookup in zip(self._groups, self.lookups, strict=True):
-            if isinstance(lookup, FusedLookup):
+            if isinstance(lookup, GroupLookup):
                 for position, i in enumerate(members):
                     for name, variable, start, stop in lookup.field_tables(position):
                         yield f"{names[i]}/{name}", variable, slice(start, stop)

@@ -25,6 +25,8 @@ from tf_compemb.layers.hashing.frequency_threshold import (
 )
 from tf_compemb.layers.hashing.hash_embeddings import HashEmbeddings as HashEmbeddings
 from tf_compemb.layers.hashing.memcom import MEmComEmbedding as MEmComEmbedding
+from tf_compemb.layers.hashing.robe import ROBEEmbedding as ROBEEmbedding
+from tf_compemb.layers.hashing.unified import UnifiedEmbedding as UnifiedEmbedding
 from tf_compemb.layers.registry import get_method as get_method
 from tf_compemb.layers.registry import method as method
 from tf_compemb.layers.registry import method_names as method_names

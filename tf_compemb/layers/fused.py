@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import Layer, id_dtype, ops
+from tf_compemb._keras import id_dtype, ops
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding, combine
+from tf_compemb.layers.group_lookup import GroupLookup
 from tf_compemb.partitions import Digit
 from tf_compemb.storage import small_table
 from tf_compemb.storage.small_table import Blocks
@@ -60,7 +61,7 @@ def _further_tables_are_small(layers: Sequence[CompressedEmbedding]) -> bool:
     return rows.sum() - rows.max() <= small_table.SMALL_TABLE
 
 
-class FusedLookup(Layer):
+class FusedLookup(GroupLookup):
     """The tables of several fields, partition by partition, in one variable each.
 
     Args:
