@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tf_compemb.experiments.results import FINISHED
 from tf_compemb.experiments.summary import BASELINES, kept_rows
 from tf_compemb.training.report import megabytes
 
-_COLUMNS = ("method", "optimiser", "served", "test loss", "less hash", "less full")
+_COLUMNS = ("method", "optimiser", "served", "test loss", "minus hash", "minus full")
 
 
 def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) -> None:
@@ -39,9 +39,8 @@ def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) 
                 f"{row['difference']:+.4f}{width}: {row['verdict']}",
                 highlight=False,
             )
-    unfinished = [row for row in found.results if row["status"] != FINISHED]
-    for note in dict.fromkeys(_note(row) for row in unfinished):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    for line in _unfinished(found.results):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
@@ -70,7 +69,15 @@ def _name(row: Mapping[str, Any]) -> str:
     return f"{row['series']} {value_text(row['varied'], json.loads(row['value']))}"
 
 
-def _note(row: Mapping[str, Any]) -> str:
-    return (
-        f"{row['status']}: {row['experiment']}, {row['model'].upper()} {_name(row)}: {row['note']}"
-    )
+def _unfinished(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each point that was not measured, for all models of which the same is true."""
+    models: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in rows:
+        if row["status"] != FINISHED:
+            key = (row["status"], row["experiment"], _name(row), row["note"] or "")
+            models.setdefault(key, []).append(row["model"].upper())
+    return [
+        f"{status}: {experiment}, {name} ({', '.join(dict.fromkeys(found))})"
+        + (f": {note}" if note else "")
+        for (status, experiment, name, note), found in models.items()
+    ]

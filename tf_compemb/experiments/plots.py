@@ -119,7 +119,8 @@ def _training(canvas: Any, figure: FigureData) -> None:
         axes.plot(steps, mean, "o-", color=_color(name, i), markersize=3, label=label)
         axes.fill_between(steps, mean - spread, mean + spread, color=_color(name, i), alpha=0.2)
         # The first points may lie far above all others, and would flatten them.
-        shown += [*(mean - spread)[len(mean) // 10 :], *(mean + spread)[len(mean) // 10 :]]
+        settled = slice(len(mean) // 5, None)
+        shown += [*(mean - spread)[settled], *(mean + spread)[settled]]
     _finish(axes, "training step", "validation cross entropy (nats)")
     if shown:
         margin = 0.08 * (max(shown) - min(shown)) or 0.01
@@ -151,7 +152,9 @@ def _panels(canvas: Any, figure: FigureData, names: Sequence[str]) -> None:
         panel.grid(alpha=0.3)
     for panel in panels.flatten()[len(names) :]:
         panel.set_visible(False)
-    panels[0, 0].legend(fontsize="x-small", handles=panels[0, 0].containers[:1] or None)
+    handles, _ = panels[0, 0].get_legend_handles_labels()
+    named = ["full table", "hash", "the method"][: len(handles)]
+    canvas.legend(handles, named, loc="outside right center", fontsize="small")
     canvas.supxlabel(_size_label(figure))
     canvas.supylabel(_LOSS)
 

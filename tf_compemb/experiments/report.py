@@ -27,7 +27,8 @@ body { font: 15px/1.45 system-ui, sans-serif; max-width: 68rem; margin: 2rem aut
 h1, h2, h3 { line-height: 1.2; } h2 { border-top: 1px solid #ccc; padding-top: 1rem; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums;
         font-size: 13px; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4;
+         white-space: nowrap; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
 th { border-bottom: 1px solid #888; } .lower { color: #06622c; } .higher { color: #9b1c1c; }
 .noise { color: #666; } .banner { background: #fff3c4; padding: .5rem .8rem; }
@@ -62,6 +63,7 @@ def write_report(
         "<h1>Compositional embeddings: experiments</h1>",
         *_data(experiments),
         f"<p>{_READING}</p>",
+        _contents(experiments),
     ]
     for one in experiments:
         parts += _experiment(one, found)
@@ -95,6 +97,13 @@ def _data(experiments: Sequence[Experiment]) -> list[str]:
     return parts
 
 
+def _contents(experiments: Sequence[Experiment]) -> str:
+    links = [
+        f'<a href="#{escape(one.grid.name)}">{escape(one.grid.name)}</a>' for one in experiments
+    ]
+    return f"<p>{' · '.join(links)}</p>"
+
+
 def _experiment(one: Experiment, found: Outputs) -> list[str]:
     grid = one.grid
     parts = [f'<h2 id="{escape(grid.name)}">{escape(grid.name)}: {escape(grid.title)}</h2>']
@@ -120,7 +129,7 @@ def _summary_table(one: Experiment, rows: Sequence[Row]) -> str:
     labels = {series.name: series.label for series in one.grid.series}
     stated = {id(row): _stated_loss(one, row) for row in rows}
     heads = ["method", "", "optimiser", "seeds", "parameters", "served bytes", "test loss"]
-    heads += ["test AUC", "less hash", "less full"]
+    heads += ["test AUC", "loss minus hash", "loss minus full"]
     heads += ["paper's loss"] if any(stated.values()) else []
     lines = []
     for row in rows:

@@ -21,6 +21,7 @@ from tf_compemb.experiments.plan import Run
 from tf_compemb.experiments.run_store import RunStore
 from tf_compemb.training.command_options import arguments
 
+PROGRAM = (sys.executable, "-m", "tf_compemb.train")
 _PAUSE = 0.2  # Seconds between looks at the processes.
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -130,7 +131,7 @@ class Scheduler:
         environment = {**threads_of_a_run(self._jobs), **os.environ}
         with self._store.log(run.key).open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tf_compemb.train", *told, "--json"],
+                [*PROGRAM, *told, "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
