@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from tf_compemb._cache import cache_folder
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, check_writable
@@ -19,11 +18,7 @@ def cache_directory(options: TrainingOptions) -> Path:
     """Where prepared data are kept: --cache, $TF_COMPEMB_CACHE, or the user's cache directory."""
     if options.cache is not None:
         return Path(options.cache)
-    if "TF_COMPEMB_CACHE" in os.environ:
-        return Path(os.environ["TF_COMPEMB_CACHE"])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tf_compemb"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tf_compemb"
+    return cache_folder()
 
 
 def open_data(options: TrainingOptions) -> Any:
