@@ -24,7 +24,7 @@ ON_ONE_RUNTIME = {
         *("test_benchmark*", "test_experiments*"),
     ],
     "export and serving": [
-        *("test_native*", "test_serving*", "test_export_raw*", "test_export_program*"),
+        *("test_native_session*", "test_serving*", "test_export_raw*", "test_export_program*"),
     ],
 }
 

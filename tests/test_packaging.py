@@ -50,6 +50,7 @@ def test_mapped_folders_refuse_to_be_imported_by_their_short_name():
         "import tf_compemb.experiments.__main__ as x; x.main(['--help'])",
         "import tf_compemb.export.__main__ as e; e.main(['--help'])",
         "import tf_compemb.benchmark.__main__ as b; b.main(['--help'])",
+        "import tf_compemb.native_kernels.__main__ as n; n.main(['--help'])",
         "import tf_compemb.serving.__main__ as s; s.main(['compare', '--help'])",
     ],
 )

@@ -29,6 +29,8 @@ class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-
     0.1
     """
 
+    has_native_update = True
+
     def build(self, variables: Any) -> None:
         """Creates the accumulators."""
         if self.is_built:
@@ -59,6 +61,19 @@ class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-
         step = learning_rate * tf.math.rsqrt(total + self.epsilon) * gradient
         write_rows(accumulator, rows, total)
         write_rows(variable, rows, tf.gather(variable, rows) - step)
+
+    def update_natively(
+        self, kernels: Any, variable: Any, gradient: Any, learning_rate: Any
+    ) -> None:
+        """Accumulates and moves rows, duplicates added up; row-wise if the accumulator is."""
+        kernels.tf_compemb_adagrad_rows(
+            variable.handle,
+            self.slot(self._accumulators, variable).handle,
+            gradient.indices,
+            gradient.values,
+            learning_rate,
+            epsilon=self.epsilon,
+        )
 
     def accumulated(self, gradient: Any, variable: Any) -> Any:
         """What a gradient adds to its rows of the accumulator."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, add_slices
+from tf_compemb.native_kernels import kernels_for
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -56,6 +57,9 @@ class RowUpdates:
         ValueError: An option in `REFUSED_OPTIONS` was given, most of which would visit whole
             tables at every step; or, on building, a table has a constraint, which would too.
     """
+
+    # Whether `tf_compemb.native_kernels` has the rule.
+    has_native_update = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if LEGACY:
@@ -112,6 +116,10 @@ class RowUpdates:
         """Updates one variable; Keras calls this."""
         if BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices):
             rate = tf.cast(self._rate(learning_rate), variable.dtype)
+            kernels = kernels_for(variable, gradient) if self.has_native_update else None
+            if kernels is not None:
+                self.update_natively(kernels, variable, gradient, rate)
+                return
             rows, sums = merge_duplicates(gradient)
             self.update_rows(variable, rows, tf.cast(sums, variable.dtype), rate)
         else:
@@ -124,6 +132,15 @@ class RowUpdates:
 
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Updates distinct rows, shape (n,), by their gradients, shape (n, width)."""
+        raise NotImplementedError
+
+    def update_natively(
+        self, kernels: Any, variable: Any, gradient: Any, learning_rate: Any
+    ) -> None:
+        """Updates the rows of a `tf.IndexedSlices` by the compiled kernels, duplicates and all.
+
+        For those that have it (`has_native_update`); the same numbers as `update_rows`.
+        """
         raise NotImplementedError
 
     def _rate(self, learning_rate: Any) -> Any:

@@ -29,6 +29,8 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc, name-defined]
     0.0
     """
 
+    has_native_update = True
+
     def __init__(self, learning_rate: Any = 0.01, **kwargs: Any) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         if self.momentum or self.nesterov:
@@ -57,3 +59,11 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc, name-defined]
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Moves rows against their gradients."""
         write_rows(variable, rows, tf.gather(variable, rows) - learning_rate * gradient)
+
+    def update_natively(
+        self, kernels: Any, variable: Any, gradient: Any, learning_rate: Any
+    ) -> None:
+        """Moves rows against their gradients, duplicates added up."""
+        kernels.tf_compemb_sgd_rows(
+            variable.handle, gradient.indices, gradient.values, learning_rate
+        )

@@ -1,0 +1,91 @@
+"""`python -m tf_compemb.native_kernels`: compiles the kernels, checks them, says where they are."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+USER_ERROR = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: Arguments; None for the process's own.
+
+    Returns:
+        The exit status: 0; 1 if the compiled kernels compute something else than TensorFlow's
+        ops, in which case they are not kept; 2 if they cannot be compiled, which one sentence on
+        standard error explains.
+    """
+    argparse.ArgumentParser(
+        prog="python -m tf_compemb.native_kernels",
+        description="Compiles kernels for the optimisers sgd, adagrad and rowwise_adagrad against "
+        "the installed TensorFlow, for tables on the CPU, and checks them against TensorFlow's own "
+        "ops. Takes a C++ compiler (CXX in the environment, or g++) and less than a minute; once "
+        "for each version of TensorFlow and of this package.",
+    ).parse_args(argv)
+    from tf_compemb._native_log import import_tensorflow_quietly
+
+    try:
+        import_tensorflow_quietly()
+    except ImportError:
+        print("error: TensorFlow is not installed: pip install tensorflow", file=sys.stderr)
+        return USER_ERROR
+    from tf_compemb.native_kernels.build import BuildError
+    from tf_compemb.native_kernels.check import WrongResultError
+
+    try:
+        _build_and_check()
+    except WrongResultError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (BuildError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _build_and_check() -> None:
+    from tf_compemb.native_kernels.build import compile_library, compiler
+    from tf_compemb.native_kernels.library import SWITCH, library_path
+    from tf_compemb.training.run_directory import replacing
+
+    path = library_path()
+    if path.exists():
+        print(f"built before: {path}")
+        _check(path)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            print(f"compiling with {compiler()} ...", flush=True)
+            started = time.monotonic()
+            compile_library(temporary)
+            print(f"compiled in {time.monotonic() - started:.0f} s")
+            _check(temporary)
+        print(f"written to {path}")
+    if os.environ.get(SWITCH) == "0":
+        print(f"{SWITCH}=0 is set: the optimisers do not use it here.")
+    else:
+        print(f"The optimisers use it from now on; {SWITCH}=0 in the environment prevents that.")
+
+
+def _check(path: Path) -> None:
+    import tensorflow as tf
+
+    from tf_compemb.native_kernels.check import largest_differences, refuse_wrong
+
+    differences = largest_differences(tf.load_op_library(str(path)))
+    shown = ", ".join(f"{rule} {value:.1e}" for rule, value in differences.items())
+    print(f"largest differences from TensorFlow's ops in one step: {shown}")
+    refuse_wrong(differences, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

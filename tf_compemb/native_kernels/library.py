@@ -1,0 +1,89 @@
+"""The compiled library: its name, and how it is loaded."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import warnings
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tf_compemb._cache import cache_folder
+
+SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
+# The processor's own instructions: the library's name tells processors apart. Without errno and
+# with `omp simd` loops over a row take several numbers at a time.
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-shared")
+
+
+def sources() -> list[Path]:
+    """The C++ files, those to compile and those that they include."""
+    folder = Path(__file__).parent
+    return sorted([*folder.glob("*.cc"), *folder.glob("*.h")])
+
+
+def library_path() -> Path:
+    """Where the library is once it is built: a name for each TensorFlow, source and processor."""
+    digest = hashlib.sha256()
+    for part in (tf.version.GIT_VERSION, *FLAGS, *tf.sysconfig.get_compile_flags(), _processor()):
+        digest.update(part.encode() + b"\0")
+    for source in sources():
+        digest.update(source.read_bytes() + b"\0")
+    name = f"row_updates-tensorflow-{tf.__version__}-{digest.hexdigest()[:16]}.so"
+    return cache_folder() / "native_kernels" / name
+
+
+@functools.cache
+def loaded() -> Any:
+    """The module of the library's ops; None if it is not built, or left out by `SWITCH`."""
+    path = library_path()
+    if os.environ.get(SWITCH) == "0" or not path.exists():
+        return None
+    try:
+        return tf.load_op_library(str(path))
+    except (tf.errors.OpError, RuntimeError) as error:
+        warnings.warn(
+            f"The compiled kernels in {path} do not load ({error}), so TensorFlow's own ops are "
+            "used. Delete the file and build it again: python -m tf_compemb.native_kernels",
+            stacklevel=2,
+        )
+        return None
+
+
+def can_update(table: Any, gradient: Any) -> bool:
+    """Whether the kernels can apply a gradient: float32, on this process' CPU, not under XLA."""
+    device = tf.DeviceSpec.from_string(table.device)
+    return (
+        len(table.shape) == 2
+        and table.dtype == gradient.dtype == tf.float32
+        and device.device_type in (None, "CPU")
+        and device.job != "ps"
+        and not _is_compiled_by_xla()
+    )
+
+
+def _is_compiled_by_xla() -> bool:
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+def _processor() -> str:
+    """What distinguishes processors for a compiler."""
+    lines = [platform.machine()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        first = cpuinfo.read_text().partition("\n\n")[0].splitlines()
+        keys = ("vendor_id", "cpu family", "model", "model name", "flags", "Features")
+        lines += [line for line in first if line.partition(":")[0].strip() in keys]
+    return "\n".join(lines)
