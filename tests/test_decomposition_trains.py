@@ -260,6 +260,8 @@ def test_frequent_ids_have_rows_of_their_own():
     only_frequent = gradients(layer, [6, 13], np.ones((2, 8), "float32"))
     assert not only_frequent["core_0"].any()
     assert "frequencies" not in layer.get_config()
+    few = TTEmbedding(5, 8, num_frequent=8, frequencies=np.arange(5))
+    assert few.num_frequent == 5  # One number for all fields of a collection.
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="sparse gradients are TensorFlow's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -107,12 +108,14 @@ class FPDEmbedding(FoldedEmbedding):
         widest = max(1, output_dim // positive_integer("inner_rank", options.get("inner_rank", 1)))
         yield Settings(widest, lambda number: {"rank": number + 1})
         smallest = smallest_modulus(input_dim)
-        count = input_dim - smallest + 1
+
+        def with_collisions(rank: int, number: int) -> dict[str, Any]:
+            return {"rank": rank, "collisions": smallest + number}
+
         for rank in (8, 4, 2, 1):
             if rank <= widest:
-                yield Settings(
-                    count, lambda number, rank=rank: {"rank": rank, "collisions": smallest + number}
-                )
+                count = input_dim - smallest + 1
+                yield Settings(count, functools.partial(with_collisions, rank))
 
     def start_from(self, table: np.ndarray) -> None:
         """The nearest product in the sum of squares, by a singular value decomposition.
