@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -76,7 +77,7 @@ class LocalServer:
             while True:
                 time.sleep(_POLL_SECONDS)
                 if self._process.poll() is not None:
-                    raise UserError(f"The server of {self._directory} ended: {self._last_line()}")
+                    raise UserError(f"The server of {self._directory} ended: {self._reason()}")
                 try:
                     state = client.state(self._name)
                 except ServingError as waiting:
@@ -91,7 +92,12 @@ class LocalServer:
         finally:
             client.close()
 
-    def _last_line(self) -> str:
+    def _reason(self) -> str:
+        status = self._process.returncode
+        if status == 0:  # A server that is asked to stop does so cleanly.
+            return "something else stopped it."
+        if status < 0:
+            return f"it was killed by {signal.Signals(-status).name}."
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing."
