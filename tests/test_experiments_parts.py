@@ -163,6 +163,24 @@ def test_summary_by_hand(tmp_path):
     assert statements(found.values()) == []  # No statement of the paper is about this grid.
 
 
+def test_only_points_of_the_same_setting_are_compared_with_a_baseline(tmp_path):
+    series = [
+        {"name": "hash", "embedding": "hash", "vary": {"collisions": [3, 4]}},
+        {"name": "qr", "embedding": "qr", "vary": {"collisions": [4]}},
+        {"name": "memcom", "embedding": "memcom", "vary": {"budget": [4]}},
+    ]
+    changes = {"series": series, "baselines": ["hash"], "comparisons": [], "vary": None}
+    grid, points, runs = planned(tmp_path, **changes, optimizers=[{"optimizer": "sgd"}])
+    store = RunStore(tmp_path / "runs")
+    for run in runs:
+        pretend(store, run, 0.5 if run.point.series.name == "qr" else 0.4)
+    rows = summary.summarize(grid, results.result_rows(points, runs, store, {}, "f"))
+    found = {(row["series"], row["value"]): row["loss_minus_hash"] for row in rows}
+    assert found["qr", "4"] == pytest.approx(0.1)
+    assert found["memcom", "4"] is None
+    assert found["hash", "3"] is None
+
+
 def test_rows_of_runs_that_are_not_finished(tmp_path):
     _, points, runs = planned(tmp_path)
     store = RunStore(tmp_path / "runs")

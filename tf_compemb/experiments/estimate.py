@@ -22,7 +22,7 @@ from tf_compemb.experiments.grid import Grid
 from tf_compemb.experiments.memory import needed_bytes, total_bytes
 from tf_compemb.experiments.plan import Point, points_of
 from tf_compemb.experiments.progress import duration
-from tf_compemb.experiments.scheduler import threads_of_a_run
+from tf_compemb.experiments.scheduler import environment_of_a_run
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -149,7 +149,7 @@ def _measured(
         input=json.dumps(asked),
         capture_output=True,
         text=True,
-        env={**threads_of_a_run(jobs), **os.environ},
+        env={**environment_of_a_run(jobs), **os.environ},
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

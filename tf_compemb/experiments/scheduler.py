@@ -26,12 +26,13 @@ _PAUSE = 0.2  # Seconds between looks at the processes.
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-def threads_of_a_run(jobs: int) -> dict[str, str]:
-    """Environment variables that give each of several runs its share of the cores.
+def environment_of_a_run(jobs: int) -> dict[str, str]:
+    """Variables that give each of several runs its share of the cores, and of a GPU's memory.
 
     Results do not depend on the number of threads; the time of all runs does.
     """
-    return dict.fromkeys(_THREADS, str(max(1, core_count() // jobs)))
+    threads = str(max(1, core_count() // jobs))
+    return {**dict.fromkeys(_THREADS, threads), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 @dataclass
@@ -93,21 +94,27 @@ class Scheduler:
             if self._signal is not None:
                 return
             if self._store.is_finished(run.key):
-                waiting.remove(run)
-                self._take_finished(run)
+                if self._take_finished(run):
+                    waiting.remove(run)
             elif len(self._active) < self._jobs and self._has_memory_for(run):
                 claim = self._store.claim(run.key)
                 if claim is not None:  # Else a process of another program is at it.
                     waiting.remove(run)
                     self._start(run, claim)
 
-    def _take_finished(self, run: Run) -> None:
-        """A run that was done before; what a kill kept from being removed is removed now."""
+    def _take_finished(self, run: Run) -> bool:
+        """A run that was done before; what a kill kept from being removed is removed now.
+
+        Returns:
+            False while the process that did it has not ended.
+        """
         claim = self._store.claim(run.key)
-        if claim is not None:
-            self._store.finish(run.key)
-            os.close(claim)
+        if claim is None:
+            return False
+        self._store.finish(run.key)
+        os.close(claim)
         self._finished(run, 0.0)
+        return True
 
     def _has_memory_for(self, run: Run) -> bool:
         free = available_bytes()
@@ -128,7 +135,7 @@ class Scheduler:
             told = ["--resume", "--out", out]
         else:
             told = arguments(run.options.replace(out=out))
-        environment = {**threads_of_a_run(self._jobs), **os.environ}
+        environment = {**environment_of_a_run(self._jobs), **os.environ}
         with self._store.log(run.key).open("w") as log:
             process = subprocess.Popen(
                 [*PROGRAM, *told, "--json"],

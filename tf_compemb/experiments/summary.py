@@ -125,10 +125,10 @@ def _to_baseline(
 ) -> dict[str, Any]:
     if row["series"] == name:
         return {}
-    values = {key[2] for key in kept if key[:2] == (row["model"], name)}
-    value = next(iter(values)) if len(values) == 1 else row["value"]
-    key = (row["model"], name, value)
-    if key not in kept:
+    points = [key for key in kept if key[:2] == (row["model"], name)]
+    key = points[0] if len(points) == 1 else (row["model"], name, row["value"])
+    # Four collisions are not a fourth of the bytes.
+    if key not in kept or (len(points) > 1 and _varied(groups, key) != row["varied"]):
         return {}
     difference = paired_difference(losses(done), losses(groups[(*key, kept[key])]))
     if difference is None:
@@ -137,6 +137,10 @@ def _to_baseline(
     return {
         f"loss_minus_{name}{part}": value for part, value in zip(_DIFFERENCE, shown, strict=True)
     }
+
+
+def _varied(groups: Mapping[tuple, Sequence[Row]], key: tuple) -> str | None:
+    return next(members[0]["varied"] for group, members in groups.items() if group[:-1] == key)
 
 
 def _compared(
