@@ -50,6 +50,7 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
             )
         )
         self.log_loss = keras.metrics.Mean(name="log_loss")
+        self._distillation: Any = None
         # The last layer computes in float32 under mixed precision: tfrs adds its float32
         # regularisation loss, and bfloat16 logits would have 8 bits.
         self.logit = keras.layers.Dense(1, dtype="float32", name="logit")
@@ -58,6 +59,9 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
         self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor], training: bool = False
     ) -> tf.Tensor:
         """Mean cross entropy in nats over the rows of the global batch.
+
+        In training, and with a teacher (`learn_from`), the mean of what `Distillation` makes of
+        it; the metric stays the cross entropy.
 
         Under a distribution strategy each replica returns its share of that mean, so that the sum
         of the replicas' gradients is the gradient of a single device, also where a last batch
@@ -71,15 +75,24 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
             A float32 scalar.
         """
         features, labels = inputs
-        row_losses = self.task(
-            labels=labels, predictions=self(features, training=training), compute_metrics=False
-        )
+        logits = self(features, training=training)
+        row_losses = self.task(labels=labels, predictions=logits, compute_metrics=False)
         self.log_loss.update_state(row_losses)
+        if self._distillation is not None and training:
+            row_losses = self._distillation.row_losses(row_losses, logits, features)
         rows = tf.cast(tf.shape(row_losses)[0], tf.float32)
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             rows = replica.all_reduce(tf.distribute.ReduceOp.SUM, rows)
         return tf.reduce_sum(row_losses) / rows
+
+    def learn_from(self, distillation: Any) -> None:
+        """From now on the loss has a teacher's part, which is neither trained nor saved.
+
+        Args:
+            distillation: A `tf_compemb.training.distillation.Distillation`, or None to stop.
+        """
+        self._distillation = distillation
 
     def build_on_one_row(self) -> None:
         """Makes the variables by a forward pass over one row of zeros."""

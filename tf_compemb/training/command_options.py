@@ -89,6 +89,8 @@ def _check(options: TrainingOptions, given: frozenset[str]) -> None:
         raise UserError("--rows is the size of generated data; leave it out when --data is given.")
     if options.evaluate and options.out is None:
         raise UserError("--evaluate needs --out RUN, the directory of a finished run.")
+    if given & {"distill_weight", "temperature"} and options.distill is None:
+        raise UserError("--distill-weight and --temperature need --distill RUN, the teacher's run.")
     if options.resume and options.out is None:
         raise UserError("--resume needs --out RUN, the directory of the run to go on with.")
     if options.cardinalities and not options.dry_run:
@@ -123,6 +125,14 @@ def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type; its name stands in argparse's message."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return value
 
 
@@ -320,6 +330,26 @@ def _add_training_options(group: Any) -> None:
         "--precision",
         "compute type of the network",
         choices=("float32", "mixed_bfloat16"),
+    )
+    _add(
+        group,
+        "--distill",
+        "a finished run on the same data whose model teaches this one, beside the labels",
+        metavar="RUN",
+    )
+    _add(
+        group,
+        "--distill-weight",
+        "share of the teacher in the loss, 0 to 1",
+        type=share,
+        metavar="W",
+    )
+    _add(
+        group,
+        "--temperature",
+        "by which the logits of teacher and student are divided before they are compared",
+        type=positive_number,
+        metavar="T",
     )
     _add(group, "--seed", "of initial weights and order of rows", type=natural_number)
     _add(

@@ -35,6 +35,9 @@ class TrainingOptions:
     batch_size: int = 128
     optimizer: str = "adagrad"
     learning_rate: float | None = None
+    distill: str | None = None
+    distill_weight: float = 0.5
+    temperature: float = 2.0
     seed: int = 0
     seeds: int = 1
     precision: str = "float32"

@@ -16,6 +16,7 @@ from tf_compemb.optimizers import flush_rows
 from tf_compemb.training import build, report
 from tf_compemb.training.checkpoints import Checkpoints
 from tf_compemb.training.data_source import best_achievable
+from tf_compemb.training.distillation import distillation_of
 from tf_compemb.training.environment import peak_rss_bytes, versions
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.history import History
@@ -101,6 +102,8 @@ class Trainer:
             self.cadence = self._cadence()
             self.model.compile(optimizer, steps_per_execution=self.cadence.execution)
             optimizer.build(self.model.trainable_variables)
+            # After the model, so that its first weights do not depend on there being a teacher.
+            self.model.learn_from(distillation_of(options, data))
             self.checkpoints = Checkpoints(run, self.model)
         self.history = History(run)
         self.evaluator = Evaluator(self.model)

@@ -38,8 +38,8 @@ class TTEmbedding(TensorTrainEmbedding, FrequentIdsEmbedding):
         row_factors: None, or a list of the rows of the cores, product at least `input_dim`.
         column_factors: None, or a list of the columns of the cores, product `output_dim`.
         num_frequent: Integer `K`, how many of the most frequent ids (all, if there are fewer) have
-            a trained row of their own instead. In the paper that is a cache which refills from the cores and forgets what its
-            rows learned; here the ids are chosen once and the rows stay.
+            a trained row of their own instead. In the paper that is a cache which refills from the
+            cores and forgets what its rows learned; here the ids are chosen once and the rows stay.
         frequencies: None where ids are numbered from the most frequent on; or how often training
             has each id, shape (input_dim,). Not in the configuration: what is kept of it is saved
             with the weights.
