@@ -184,7 +184,7 @@ def train(w, ids, cores, ranks, t=1):
 def frequent_or_train(w, ids, n):
     row = own_rows(w, ids, n, common_row=0)
     has_own = np.isin(ids, w["frequent_ids"])[:, None]
-    return np.where(has_own, w["frequent"][row], train(w, ids, 2, [2]))
+    return np.where(has_own, w["frequent"][row], train(w, ids, 3, [3, 2]))
 
 
 def hash_network(w, ids, depth, activation, encode):
@@ -345,17 +345,10 @@ CASES = [
     ),
     Case(
         layers.TTEmbedding,
-        {"rank": [3, 2]},
-        lambda w, i, n: train(w, i, 3, [3, 2]),
-        # 4 x 4 x 4 rows of 2 x 2 x 2 columns; 5 x 5 x 4 of 2 x 1 x 2; 10 x 10 x 10 of 2 x 2 x 4.
-        lambda n, d: {50: 24 + 48 + 16, 97: 30 + 30 + 16, 1000: 60 + 120 + 80}[n],
-        variance_tolerance=0.3,
-    ),
-    Case(
-        layers.TTEmbedding,
-        {"rank": 2, "num_cores": 2, "num_frequent": 15},
+        {"rank": [3, 2], "num_frequent": 15},
         frequent_or_train,
-        lambda n, d: {50: 32 + 56, 97: 40 + 40, 1000: 256 + 256}[n] + 15 * d,
+        # 4 x 4 x 4 rows of 2 x 2 x 2 columns; 5 x 5 x 4 of 2 x 1 x 2; 10 x 10 x 10 of 2 x 2 x 4.
+        lambda n, d: {50: 24 + 48 + 16, 97: 30 + 30 + 16, 1000: 60 + 120 + 80}[n] + 15 * d,
         index_bytes=lambda n: 4 * 15,
         variance_tolerance=0.3,
     ),
@@ -370,21 +363,13 @@ CASES = [
     ),
     Case(
         layers.FPDEmbedding,
-        {"rank": 2, "inner_rank": 2},
-        lambda w, i, n: np.einsum("xab,abc->xc", w["cores"][i].reshape(-1, 2, 2), w["tensor"]),
-        lambda n, d: 4 * n + 4 * d,
-        variance_tolerance=0.3,
-        served_bytes=lambda n, d: 4 * min(4 * n + 4 * d, n * d),
-    ),
-    Case(
-        layers.FPDEmbedding,
-        {"rank": 3, "collisions": 8},
+        {"rank": 2, "inner_rank": 2, "collisions": 8},
         lambda w, i, n: np.einsum(
             "xab,abc->xc",
-            (w["remainder"][i % 8] * w["quotient"][i // 8])[:, :, None],
+            (w["remainder"][i % 8] * w["quotient"][i // 8]).reshape(-1, 2, 2),
             w["tensor"],
         ),
-        lambda n, d: 3 * (8 + ceil_div(n, 8)) + 3 * d,
+        lambda n, d: 4 * (8 + ceil_div(n, 8)) + 4 * d,
         variance_tolerance=0.4,
     ),
     Case(
