@@ -14,16 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tf_compemb._keras import BACKEND
+from tf_compemb._keras import BACKEND, LEGACY, keras
 
 if BACKEND != "tensorflow":
     pytest.skip("the kernels are TensorFlow's", allow_module_level=True)
 
 import optimizer_oracle as oracle
 import tensorflow as tf
-from optimizer_training import apply_slices, make_optimizer, make_step, make_table, train
+from optimizer_training import apply_slices, make_optimizer, make_step, make_table, raw, train
+from runtime import randomize
 
-from tf_compemb import native_kernels
+from tf_compemb import FullEmbedding, native_kernels
 from tf_compemb.native_kernels import library
 from tf_compemb.native_kernels.__main__ import main
 from tf_compemb.native_kernels.check import WrongResultError, refuse_wrong
@@ -291,6 +292,90 @@ def types_of_ops(function, problem, dtype="float32"):
     return {node.op for node in nodes}
 
 
+def embedding(rows=50, width=3):
+    layer = FullEmbedding(rows, width)
+    layer(np.array([0]))
+    randomize(layer)
+    return layer, raw(layer.weights[0])
+
+
+def read_in_training(layer, table, ids):
+    """Vectors, and the gradient of the sum of their squares."""
+    with tf.GradientTape() as tape:
+        vectors = layer(ids, training=True)
+        loss = tf.reduce_sum(vectors**2)
+    return vectors, tape.gradient(loss, table)
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(0,), (1,), (4, 3), (5000,)])
+@pytest.mark.parametrize("width", [1, 16, 17])
+def test_rows_read_in_training_are_the_tables(kernels, every_table_is_read_by_rows, shape, width):
+    layer, table = embedding(width=width)
+    ids = np.random.default_rng(0).integers(0, 50, shape)
+    traced = tf.function(lambda x: read_in_training(layer, table, x))
+    types = {
+        op.type for op in traced.get_concrete_function(tf.constant(ids)).graph.get_operations()
+    }
+    assert "TfCompemb>ReadRows" in types
+    assert "ResourceGather" not in types
+    for vectors, gradient in (read_in_training(layer, table, ids), traced(tf.constant(ids))):
+        np.testing.assert_array_equal(vectors, table.numpy()[ids])
+        assert isinstance(gradient, tf.IndexedSlices)
+        np.testing.assert_array_equal(gradient.indices, ids.reshape(-1))
+        np.testing.assert_array_equal(gradient.values, 2 * table.numpy()[ids.reshape(-1)])
+        assert tuple(gradient.dense_shape) == (50, width)
+
+
+@compiled
+@pytest.mark.parametrize("outside", [-1, 5, 2**40])
+def test_reading_a_row_that_is_not_there_is_refused(kernels, outside):
+    table = tf.Variable(tf.zeros((5, 2)))
+    ids = np.zeros(9000, "int64")
+    ids[[7001, 8001]] = outside
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=rf"ids\[7001\] = {outside} is not in \[0, 5\)"
+    ):
+        kernels.tf_compemb_read_rows(table.handle, ids, rows=5, width=2)
+
+
+@compiled
+def test_what_is_saved_after_training_needs_no_kernels(
+    kernels, every_table_is_read_by_rows, tmp_path
+):
+    model = keras.Sequential([keras.Input((), dtype="int64"), FullEmbedding(50, 3)])
+    model.compile(make_optimizer("sgd", 1.0), "mse", steps_per_execution=2)
+    before = model.weights[0].numpy()
+    model.fit(np.arange(8), np.zeros((8, 3)), batch_size=2, verbose=0)
+    assert np.abs(model.weights[0].numpy() - before)[:8].min() > 0
+    np.testing.assert_array_equal(model.weights[0].numpy()[8:], before[8:])
+    if LEGACY:
+        model.save(tmp_path / "model", save_format="tf")
+    else:
+        model.export(tmp_path / "model", verbose=False)
+    graphs = (tmp_path / "model" / "saved_model.pb").read_bytes()
+    assert b"ResourceGather" in graphs
+    assert b"TfCompemb" not in graphs
+
+
+@compiled
+@pytest.mark.parametrize(("jit", "training"), [(True, True), (False, False)])
+def test_xla_and_evaluation_read_by_tensorflows_op(
+    kernels, every_table_is_read_by_rows, jit, training
+):
+    layer, table = embedding()
+
+    def read(ids):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(ids, training=training))
+        return tape.gradient(loss, table).values
+
+    function = tf.function(read, jit_compile=jit).get_concrete_function(tf.constant([1]))
+    types = {op.type for op in function.graph.get_operations()}
+    assert "ResourceGather" in types
+    assert "TfCompemb>ReadRows" not in types
+
+
 def test_nothing_is_used_before_it_is_built(cache):
     assert not native_kernels.available()
     table = make_table(np.zeros((2, 1)))
@@ -320,7 +405,7 @@ def test_the_program_finds_what_it_built_before(kernels, capsys):
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"built before: {library.library_path()}"
-    assert lines[1].startswith("largest differences from TensorFlow's ops in one step: sgd ")
+    assert lines[1].startswith("largest differences from TensorFlow's ops: lookup 0.0e+00, sgd ")
     assert library.library_path().stat().st_mtime_ns == before
 
 

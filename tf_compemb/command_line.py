@@ -18,6 +18,10 @@ PROGRAMS = {
     "serving": ("tf_compemb.serving.__main__", "serve, call and compare exported models"),
     "data": ("tf_compemb.data.__main__", "prepare, generate or describe Criteo-format data"),
     "benchmark": ("tf_compemb.benchmark.__main__", "measure speed and memory beside the peers"),
+    "native_kernels": (
+        "tf_compemb.native_kernels.__main__",
+        "compile optional kernels that train large tables faster on a CPU",
+    ),
 }
 
 

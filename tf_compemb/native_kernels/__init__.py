@@ -1,9 +1,9 @@
-"""Compiled kernels for the row optimisers on the CPU: optional, built by the user.
+"""Compiled kernels for training on the CPU: optional, built by the user.
 
 `python -m tf_compemb.native_kernels` compiles them against the installed TensorFlow. From then on
-`SGD`, `Adagrad` and `RowWiseAdagrad` use them for float32 tables on the CPU. Without them the same
-numbers come from TensorFlow's own ops, in more time. `TF_COMPEMB_NATIVE_KERNELS=0` in the
-environment leaves them out.
+`SGD`, `Adagrad` and `RowWiseAdagrad` update float32 tables by them, and layers in training read
+large tables by them. Without them the same numbers come from TensorFlow's own ops, in more time.
+`TF_COMPEMB_NATIVE_KERNELS=0` in the environment leaves them out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def kernels_for(table: Any, gradient: Any) -> Any:
         table: `tf.Variable` of one device.
         gradient: Its `tf.IndexedSlices`.
     """
-    from tf_compemb.native_kernels.library import can_update, loaded
+    import tensorflow as tf
 
-    return loaded() if can_update(table, gradient) else None
+    from tf_compemb.native_kernels.library import can_run_on, loaded
+
+    return loaded() if gradient.dtype == tf.float32 and can_run_on(table) else None

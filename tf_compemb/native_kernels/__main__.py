@@ -24,10 +24,10 @@ def main(argv: list[str] | None = None) -> int:
     """
     argparse.ArgumentParser(
         prog="python -m tf_compemb.native_kernels",
-        description="Compiles kernels for the optimisers sgd, adagrad and rowwise_adagrad against "
-        "the installed TensorFlow, for tables on the CPU, and checks them against TensorFlow's own "
-        "ops. Takes a C++ compiler (CXX in the environment, or g++) and less than a minute; once "
-        "for each version of TensorFlow and of this package.",
+        description="Compiles kernels that read large tables on the CPU in training, and update "
+        "them by sgd, adagrad and rowwise_adagrad, against the installed TensorFlow, and checks "
+        "them against its own ops. Takes a C++ compiler (CXX in the environment, or g++) and about "
+        "a minute, once for each version of TensorFlow and of this package.",
     ).parse_args(argv)
     from tf_compemb._native_log import import_tensorflow_quietly
 
@@ -83,7 +83,7 @@ def _check(path: Path) -> None:
 
     differences = largest_differences(tf.load_op_library(str(path)))
     shown = ", ".join(f"{rule} {value:.1e}" for rule, value in differences.items())
-    print(f"largest differences from TensorFlow's ops in one step: {shown}")
+    print(f"largest differences from TensorFlow's ops: {shown}")
     refuse_wrong(differences, path)
 
 

@@ -18,7 +18,7 @@ class WrongResultError(Exception):
 
 
 def largest_differences(kernels: Any) -> dict[str, float]:
-    """For each rule the largest difference of a step on random slices, most rows many times.
+    """The largest difference of a lookup, and of a step of each rule on slices of random rows.
 
     Args:
         kernels: Module of the library's ops.
@@ -29,7 +29,9 @@ def largest_differences(kernels: Any) -> dict[str, float]:
     values = random.normal((_SLICES, _WIDTH))
     gradient = tf.math.unsorted_segment_sum(values, ids, _ROWS)
     full, row_wise = tf.square(gradient), tf.reduce_mean(gradient**2, axis=1, keepdims=True)
-    found = {"sgd": _difference(_step_sgd(kernels, table, ids, values), table - _RATE * gradient)}
+    read = kernels.tf_compemb_read_rows(tf.Variable(table).handle, ids, rows=_ROWS, width=_WIDTH)
+    found = {"lookup": _difference(read, tf.gather(table, ids))}
+    found["sgd"] = _difference(_step_sgd(kernels, table, ids, values), table - _RATE * gradient)
     for rule, squares in (("adagrad", full), ("rowwise_adagrad", row_wise)):
         total = 1.0 + squares
         moved = table - _RATE * gradient * tf.math.rsqrt(total + _EPSILON)

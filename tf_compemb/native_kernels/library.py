@@ -33,7 +33,7 @@ def library_path() -> Path:
         digest.update(part.encode() + b"\0")
     for source in sources():
         digest.update(source.read_bytes() + b"\0")
-    name = f"row_updates-tensorflow-{tf.__version__}-{digest.hexdigest()[:16]}.so"
+    name = f"rows-tensorflow-{tf.__version__}-{digest.hexdigest()[:16]}.so"
     return cache_folder() / "native_kernels" / name
 
 
@@ -54,12 +54,12 @@ def loaded() -> Any:
         return None
 
 
-def can_update(table: Any, gradient: Any) -> bool:
-    """Whether the kernels can apply a gradient: float32, on this process' CPU, not under XLA."""
+def can_run_on(table: Any) -> bool:
+    """Whether the kernels take a table: float32, on this process' CPU, not under XLA."""
     device = tf.DeviceSpec.from_string(table.device)
     return (
         len(table.shape) == 2
-        and table.dtype == gradient.dtype == tf.float32
+        and table.dtype == tf.float32
         and device.device_type in (None, "CPU")
         and device.job != "ps"
         and not _is_compiled_by_xla()

@@ -9,9 +9,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <optional>
 #include <vector>
 
+#include "rows.h"
 #include "sorted_slices.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
@@ -20,7 +20,6 @@
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/kernels/training_op_helpers.h"
-#include "tensorflow/core/platform/threadpool.h"
 
 namespace tf_compemb {
 namespace {
@@ -32,22 +31,15 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::errors::InvalidArgument;
 
-// Slices that a thread takes at a time: some 0.05 ms of work.
-constexpr int64_t kBlock = 2048;
 // How many slices ahead memory is asked for, to have arrived when it is read.
 constexpr int64_t kAhead = 12;
-constexpr int64_t kFloatsOfCacheLine = 16;
-
-inline void Prefetch(const float* row, int64_t width) {
-  for (int64_t j = 0; j < width; j += kFloatsOfCacheLine) __builtin_prefetch(row + j, 1);
-}
 
 struct Sgd {
   float* table;
   int64_t width;
   float rate;
 
-  void PrefetchRow(int64_t row) const { Prefetch(table + row * width, width); }
+  void PrefetchRow(int64_t row) const { Prefetch<true>(table + row * width, width); }
 
   void Update(int64_t row, const float* __restrict gradient) const {
     float* __restrict weights = table + row * width;
@@ -63,8 +55,8 @@ struct Adagrad {
   float epsilon;
 
   void PrefetchRow(int64_t row) const {
-    Prefetch(table + row * width, width);
-    Prefetch(accumulator + row * width, width);
+    Prefetch<true>(table + row * width, width);
+    Prefetch<true>(accumulator + row * width, width);
   }
 
   void Update(int64_t row, const float* __restrict gradient) const {
@@ -85,7 +77,7 @@ struct RowWiseAdagrad {
   float epsilon;
 
   void PrefetchRow(int64_t row) const {
-    Prefetch(table + row * width, width);
+    Prefetch<true>(table + row * width, width);
     __builtin_prefetch(accumulator + row, 1);
   }
 
@@ -115,7 +107,7 @@ void UpdateRange(const Slice* slices, int64_t count, int64_t begin, int64_t end,
     for (;; ++i) {
       if (i + kAhead < count) {
         const Slice coming = slices[i + kAhead];
-        Prefetch(gradients + PositionOf(coming) * width, width);
+        Prefetch<false>(gradients + PositionOf(coming) * width, width);
         if (RowOf(coming) != RowOf(slices[i + kAhead - 1])) rule.PrefetchRow(RowOf(coming));
       }
       if (i > first) {
@@ -133,20 +125,9 @@ void UpdateRange(const Slice* slices, int64_t count, int64_t begin, int64_t end,
 template <typename Rule>
 void UpdateRows(OpKernelContext* context, const Slice* slices, int64_t count,
                 const float* gradients, int64_t width, const Rule& rule) {
-  using tsl::thread::ThreadPool;
-  const auto update = [&](int64_t begin, int64_t end) {
+  ForRanges(context, count, [&](int64_t begin, int64_t end) {
     UpdateRange(slices, count, begin, end, gradients, width, rule);
-  };
-  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
-  if (count <= kBlock || threads.num_threads == 1) {
-    update(0, count);
-    return;
-  }
-  threads.workers->ParallelFor(
-      count,
-      ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt,
-                                   kBlock),
-      update);
+  });
 }
 
 // The inputs: resources `table` and, for Adagrad, `accumulator`; then `ids`, `gradients`,

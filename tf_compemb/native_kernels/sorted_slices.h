@@ -3,10 +3,12 @@
 #ifndef TF_COMPEMB_SORTED_SLICES_H_
 #define TF_COMPEMB_SORTED_SLICES_H_
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
+
+#include "rows.h"
 
 namespace tf_compemb {
 
@@ -26,9 +28,7 @@ size_t Pack(const Id* ids, size_t count, int64_t rows, Slice* slices) {
     all_in_range &= row < static_cast<uint64_t>(rows);
     slices[i] = row << 32 | i;
   }
-  if (all_in_range) return count;
-  const Id* outside = std::find_if(ids, ids + count, [rows](Id id) { return id < 0 || id >= rows; });
-  return outside - ids;
+  return all_in_range ? count : FirstOutside(ids, count, rows);
 }
 
 // Sorts slices by row, those of a row by position. Returns `slices` or `scratch`, whichever holds

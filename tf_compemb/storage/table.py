@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_compemb._keras import gather_rows, ops
+from tf_compemb._keras import BACKEND, LEGACY, gather_rows, in_training, ops
 from tf_compemb.storage import small_table
 from tf_compemb.storage.uniform_rows import UniformRows
 
@@ -163,10 +163,20 @@ def read_rows(
         table = _all_rows(variable, neutral)
         rows = small_table.gather_with_dense_gradient(table, ids, blocks)
     else:
-        rows = gather_rows(variable, ids)
+        rows = _rows_of_large_table(variable, ids)
         if variable.row_catch_up is not None:
             rows = rows + variable.row_catch_up.pending(ids)
     return rows if dtype == "float32" else ops.cast(rows, dtype)
+
+
+def _rows_of_large_table(variable: Any, ids: Any) -> Any:
+    if BACKEND == "tensorflow" and in_training():
+        from tf_compemb.native_kernels.reading import trained_rows
+
+        rows = trained_rows(variable if LEGACY else variable.value, ids)
+        if rows is not None:
+            return rows
+    return gather_rows(variable, ids)
 
 
 def _all_rows(variable: Any, neutral: float | None) -> Any:
