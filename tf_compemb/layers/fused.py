@@ -155,18 +155,15 @@ class FusedLookup(GroupLookup):
     def _row_numbers(self, ids: Any, fields: slice) -> list[Any]:
         """For each partition the row numbers of `ids` in its variable."""
         divisors, moduli = self._divisors[:, fields], self._moduli[:, fields]
-        quotients = {d.tobytes(): ids if (d == 1).all() else ids // _constant(d) for d in divisors}
+        sizes = self._input_dims[fields]
+        quotients = {d.tobytes(): _quotient(ids, d, sizes) for d in divisors}
         numbers = []
         for j, offsets in enumerate(self._offsets[:, fields]):
             digit = quotients[divisors[j].tobytes()]
             reach = divisors[j] * moduli[j]
             # As in `Digit.classes`: a modulus that no quotient reaches changes nothing.
-            if (reach < self._input_dims[fields]).any():
-                above = quotients.get(reach.tobytes())
-                if above is None:
-                    digit = digit % _constant(moduli[j])
-                else:  # `x mod m` is `x - m * (x // m)`, which spares a second division
-                    digit = digit - above * _constant(moduli[j])
+            if (reach < sizes).any():
+                digit = _remainder(digit, moduli[j], quotients.get(reach.tobytes()))
             numbers.append(digit + _constant(offsets) if offsets.any() else digit)
         return numbers
 
@@ -185,6 +182,31 @@ class _Layers:
 
     def __init__(self, layers: Sequence[PartitionedEmbedding]) -> None:
         self.layers = list(layers)
+
+
+def _quotient(ids: Any, divisors: np.ndarray, sizes: np.ndarray) -> Any:
+    """`ids // divisors` for ids below `sizes`, by shifts where that is the same."""
+    if (divisors == 1).all():
+        return ids
+    nothing_left = divisors >= sizes
+    if not (nothing_left | _are_powers_of_two(divisors)).all():
+        return ids // _constant(divisors)
+    all_bits = 8 * np.dtype(id_dtype()).itemsize - 1
+    shifts = np.where(nothing_left, all_bits, np.log2(divisors).astype("int64"))
+    return ops.right_shift(ids, _constant(shifts))
+
+
+def _remainder(digit: Any, moduli: np.ndarray, above: Any) -> Any:
+    """`digit mod moduli`; `above` is `digit // moduli`, or None where it is not at hand."""
+    if _are_powers_of_two(moduli).all():
+        return ops.bitwise_and(digit, _constant(moduli - 1))
+    if above is None:
+        return digit % _constant(moduli)
+    return digit - above * _constant(moduli)  # Spares a second division.
+
+
+def _are_powers_of_two(values: np.ndarray) -> np.ndarray:
+    return values & (values - 1) == 0
 
 
 def _constant(values: np.ndarray) -> Any:

@@ -160,8 +160,7 @@ def read_rows(
     if variable.served_rows is not None:
         rows = _served_rows(variable, ids, neutral)
     elif neutral is not None or count <= small_table.SMALL_TABLE:
-        table = _all_rows(variable, neutral)
-        rows = small_table.gather_with_dense_gradient(table, ids, blocks)
+        rows = small_table.gather_with_dense_gradient(_all_rows(variable), ids, blocks, neutral)
     else:
         rows = _rows_of_large_table(variable, ids)
         if variable.row_catch_up is not None:
@@ -179,14 +178,11 @@ def _rows_of_large_table(variable: Any, ids: Any) -> Any:
     return gather_rows(variable, ids)
 
 
-def _all_rows(variable: Any, neutral: float | None) -> Any:
-    count, width = variable.shape
+def _all_rows(variable: Any) -> Any:
     rows = ops.convert_to_tensor(variable)
     if variable.row_catch_up is not None:
-        rows = rows + variable.row_catch_up.pending(np.arange(count))
-    if neutral is None:
-        return rows
-    return ops.concatenate([rows, ops.full((1, width), neutral, dtype=rows.dtype)])
+        rows = rows + variable.row_catch_up.pending(np.arange(variable.shape[0]))
+    return rows
 
 
 def _served_rows(variable: Any, ids: Any, neutral: float | None) -> Any:
