@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:  # OSError such as a full disk.
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:  # Before the runs, or after them; they take it as a signal.
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
@@ -62,12 +66,15 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 def _plan(grids: Sequence[Any], options: argparse.Namespace) -> list[Experiment]:
     from tf_compemb.experiments.experiment import base_options, prepare_experiment
+    from tf_compemb.experiments.grid import BUDGET
     from tf_compemb.training.data_source import open_data
     from tf_compemb.training.environment import versions
 
     found = []
     for grid in grids:
         data = open_data(base_options(options, grid))
+        if any(series.varied == BUDGET for series in grid.series):
+            print(f"{grid.name}: dividing budgets among the fields, a minute or two", flush=True)
         one = prepare_experiment(grid, options, data, versions())
         print(f"{grid.name}: {len(one.points)} points, {len(one.runs)} runs", flush=True)
         found.append(one)

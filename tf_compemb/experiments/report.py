@@ -22,7 +22,7 @@ from tf_compemb.training.run_directory import replacing
 Row = Mapping[str, Any]
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; }
 h1, h2, h3 { line-height: 1.2; } h2 { border-top: 1px solid #ccc; padding-top: 1rem; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums;
@@ -62,7 +62,7 @@ def write_report(
     parts = [
         "<h1>Compositional embeddings: experiments</h1>",
         *_data(experiments),
-        f"<p>{_READING}</p>",
+        f"<p>{' '.join(_READING.split())}</p>",
         _contents(experiments),
     ]
     for one in experiments:
