@@ -36,7 +36,7 @@ class Distillation:
     >>> teacher = lambda features, training: tf.constant([[2.0]])
     >>> both = Distillation(teacher, weight=0.5, temperature=2.0)
     >>> losses = both.row_losses(tf.constant([[math.log(2.0)]]), tf.constant([[0.0]]), {})
-    >>> round(float(losses), 4)  # 0.5 * 0.6931 + 0.5 * 4 * 0.1110
+    >>> round(float(losses[0, 0]), 4)  # 0.5 * 0.6931 + 0.5 * 4 * 0.1110
     0.5685
     """
 
