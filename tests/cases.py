@@ -25,6 +25,7 @@ class Case:
     variance_tolerance: float = 0.05
     served_bytes: Callable | None = None  # (n, d) -> bytes, where not all that is trained is served
     served_tolerance: float = 0.0  # of the largest value
+    prepare: Callable = lambda layer: None  # puts a built layer into a state that training leaves
 
     @property
     def name(self) -> str:
@@ -145,6 +146,15 @@ def distinct_of_robe(n):
     numbered = {"memory": np.arange(ceil_div(n, 5) * WIDTHS[n])[:, None]}
     vectors = robe(numbered, range(n), WIDTHS[n], WIDTHS[n], circular=False, signs=False)
     return len(np.unique(vectors, axis=0))
+
+
+def with_important_ids(layer):
+    """Two ids with rows in a CAFE's sketch, one without."""
+    ids, rows = np.full((9, 4), -1), np.zeros((9, 4))
+    ids[1, :2], rows[1, :2] = (1, 10), (3, 0)
+    ids[0, 1], rows[0, 1] = 0, 1
+    layer.sketch_ids.assign(ids)
+    layer.sketch_rows.assign(rows)
 
 
 # Output widths that the checks use at these numbers of ids, where `multiple` is 4.
@@ -484,5 +494,17 @@ CASES = [
         lambda n, d: ceil_div(n, 5) * d,
         distinct=distinct_of_robe,
         multiple=4,
+    ),
+    Case(
+        layers.CAFEEmbedding,
+        {"num_hot": 9, "num_buckets": 13},
+        lambda w, i, n: np.where(
+            np.isin(i, [0, 1])[:, None], w["hot"][np.where(i == 1, 2, 0)], w["cold"][i % 13]
+        ),
+        lambda n, d: (9 + 13) * d,
+        distinct=lambda n: 13 + 2,
+        index_bytes=lambda n: 9 * (4 * 12 + 4) + 8,
+        served_bytes=lambda n, d: 4 * (9 + 13) * d + 4 * 9,
+        prepare=with_important_ids,
     ),
 ]

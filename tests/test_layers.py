@@ -29,6 +29,7 @@ def sizes(case):
 def built(case, n=None, **kwargs):
     layer = case.make(n, **kwargs)
     layer.build(None)
+    case.prepare(layer)
     return layer
 
 

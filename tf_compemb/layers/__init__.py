@@ -17,6 +17,7 @@ from tf_compemb.layers.full_table import FullEmbedding as FullEmbedding
 from tf_compemb.layers.hashing.binary_code import (
     BinaryCodeHashEmbedding as BinaryCodeHashEmbedding,
 )
+from tf_compemb.layers.hashing.cafe import CAFEEmbedding as CAFEEmbedding
 from tf_compemb.layers.hashing.double_hash import (
     FrequencyDoubleHashEmbedding as FrequencyDoubleHashEmbedding,
 )

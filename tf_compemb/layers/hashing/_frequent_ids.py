@@ -58,7 +58,7 @@ class FrequentIdsEmbedding(CompressedEmbedding):
         """The map, if there is one."""
         if not self.has_map:
             return {}
-        dtype = "int32" if self.input_dim <= 2**31 else "int64"
+        dtype = "int32" if self.input_dim < 2**31 else "int64"
         return {"frequent_ids": StateSpec((self.num_frequent,), dtype, lambda: self._most_frequent)}
 
     def own_row(self, ids: Any, elsewhere: int) -> tuple[Any, Any]:
