@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages that need TensorFlow and tf_keras; the others run everywhere.
 TENSORFLOW_ONLY = (
     *("data", "models", "optimizers", "training", "train"),
-    *("export", "serving", "native_session", "_tensorflow_c"),
+    *("export", "serving", "native_session", "_tensorflow_c", "native_kernels"),
 )
 
 MODULES = [
