@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import hashlib
+import json
 import os
 import signal
 import statistics
@@ -99,6 +101,11 @@ def test_keys_tell_apart_what_changes_a_result():
     for other in ({"collisions": 5}, {"seed": 1}, {"option": {"x": 1}}, {"overrides": {"C1": {}}}):
         assert key_of(options.replace(**other), "f", VERSIONS) != key
     assert key_of(options, "g", VERSIONS) != key
+    decisive = [{"embedding": ["qr"], "collisions": 4}, "f", {**VERSIONS}]
+    del decisive[2]["python"]
+    decisive[2]["tensorflow-recommenders"] = None
+    text = json.dumps(decisive, sort_keys=True)
+    assert key == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert key_of(options, "f", {**VERSIONS, "tensorflow": "3"}) != key
 
 

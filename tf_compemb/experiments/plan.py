@@ -179,7 +179,13 @@ def key_of(options: TrainingOptions, fingerprint: str, versions: Mapping[str, st
         fingerprint: Of the prepared data.
         versions: Of packages.
     """
-    decisive = {k: v for k, v in options.to_json().items() if k not in _WITHOUT_EFFECT}
+    # Without defaults: a run stays the same when the training program gets another option.
+    usual = TrainingOptions().to_json()
+    decisive = {
+        name: value
+        for name, value in options.to_json().items()
+        if name not in _WITHOUT_EFFECT and value != usual[name]
+    }
     packages = {name: versions.get(name) for name in _PACKAGES}
     text = json.dumps([decisive, fingerprint, packages], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
