@@ -257,7 +257,10 @@ def test_a_quick_run_prints_and_writes_everything(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lookup.json", "lookup.png"]
     found = json.loads((tmp_path / "lookup.json").read_text())
     assert "mean nothing" in found["warning"]
-    assert "mean nothing" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "mean nothing" in out
+    assert out.endswith("(tf_compemb.native_kernels): not used\n")
+    assert found["versions"]["tf_keras"]["native kernels"] == "not used"
     status = {case["name"]: case["status"] for case in found["groups"][0]["cases"]}
     for method in METHODS:
         assert status[f"ours, {method}, tf_keras"] == "measured"

@@ -70,12 +70,14 @@ def _run_suite(
     suite: Any, groups: Sequence[Any], workers: Any, options: Namespace, described: dict[str, Any]
 ) -> bool:
     """Runs, prints and writes a suite; whether a case failed."""
-    from tf_compemb.benchmark.report import print_suite, shared_reason
+    from tf_compemb.benchmark.report import kernel_lines, print_suite, shared_reason
     from tf_compemb.benchmark.runner import run_groups
     from tf_compemb.benchmark.summary import group_to_json
 
     found = run_groups(groups, workers, options.rounds, _announcer(suite.name, len(groups)))
     print_suite(suite, found, print)
+    for line in kernel_lines(workers.versions):
+        print(line)
     if options.out is not None:
         results = {
             "suite": suite.name,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tf_compemb.benchmark.cases import CaseResult, Suite
+from tf_compemb.benchmark.engines import ENGINES
+from tf_compemb.benchmark.engines.keras_tensorflow import NATIVE_KERNELS
 from tf_compemb.benchmark.other_load import HARMLESS_SHARE
 from tf_compemb.benchmark.runner import GroupResult
 from tf_compemb.benchmark.summary import Spread, Verdict, ratios, spread_of, verdicts
@@ -44,6 +46,21 @@ def print_suite(suite: Suite, groups: Sequence[GroupResult], write: Callable[[st
             )
         for verdict in verdicts(group):
             write(f"  {verdict_line(verdict)}")
+
+
+def kernel_lines(versions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What the processes that run our layers said of the compiled kernels.
+
+    Args:
+        versions: By engine, what each reported.
+
+    >>> kernel_lines({"tf_keras": {"native kernels": "used"}, "torch": {"torch": "2.13"}})
+    ['compiled kernels (tf_compemb.native_kernels): used']
+    """
+    ours = [of for engine, of in versions.items() if not ENGINES[engine].is_peer]
+    found = {of[NATIVE_KERNELS] for of in ours if NATIVE_KERNELS in of}
+    heading = "compiled kernels (tf_compemb.native_kernels)"
+    return [f"{heading}: {' and '.join(sorted(found))}"] if found else []
 
 
 def shared_reason(groups: Sequence[GroupResult]) -> str | None:

@@ -91,8 +91,8 @@ REGISTER_OP("TfCompemb>ReadRows")
       return absl::OkStatus();
     });
 
-#define REGISTER(id)                                                                         \
-  REGISTER_KERNEL_BUILDER(                                                                   \
+#define REGISTER(id)                                                                      \
+  REGISTER_KERNEL_BUILDER(                                                                \
       Name("TfCompemb>ReadRows").Device(tensorflow::DEVICE_CPU).TypeConstraint<id>("Id"), \
       ReadRowsOp<id>)
 REGISTER(int32_t);

@@ -232,9 +232,9 @@ REGISTER_OP("TfCompemb>AdagradRows")
     .Attr("Id: {int32, int64}")
     .SetShapeFn(tensorflow::shape_inference::NoOutputs);
 
-#define REGISTER(name, resources, id)                                                       \
-  REGISTER_KERNEL_BUILDER(                                                                  \
-      Name(name).Device(tensorflow::DEVICE_CPU).TypeConstraint<id>("Id"), \
+#define REGISTER(name, resources, id)                                                     \
+  REGISTER_KERNEL_BUILDER(                                                                \
+      Name(name).Device(tensorflow::DEVICE_CPU).TypeConstraint<id>("Id"),                 \
       RowUpdateOp<id, resources>)
 REGISTER("TfCompemb>SgdRows", 1, int32_t);
 REGISTER("TfCompemb>SgdRows", 1, int64_t);

@@ -11,6 +11,15 @@ from tf_compemb.benchmark.methods import METHODS
 
 PACKAGES = ("tensorflow", "keras", "tf_keras", "tensorflow-recommenders", "keras-rs", "numpy")
 
+NATIVE_KERNELS = "native kernels"
+
+
+def details() -> dict[str, str]:
+    """What is reported beside the versions: whether the compiled kernels are used."""
+    from tf_compemb import native_kernels
+
+    return {NATIVE_KERNELS: "used" if native_kernels.available() else "not used"}
+
 
 def prepare(task: str, settings: dict[str, Any]) -> Callable[[], Any]:
     """A compiled "lookup", embedding "step" or whole DLRM "train" step of one batch.
@@ -48,7 +57,7 @@ def embedding_step(layer: Any, ids: Iterator[Any], settings: dict[str, Any]) -> 
     @tf.function
     def step(ids: Any) -> None:
         with tf.GradientTape() as tape:
-            vectors = layer(ids)
+            vectors = layer(ids, training=True)
         gradients = tape.gradient(vectors, raw, output_gradients=cotangent)
         optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
 
@@ -98,7 +107,7 @@ def _model_and_loss(layer: Any) -> tuple[Any, Callable[[Any, Any, Any], Any]]:
     model = plain_dlrm(layer)
     cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
     return model, lambda dense, ids, labels: tf.cast(
-        cross_entropy(labels, model([dense, ids])), "float32"
+        cross_entropy(labels, model([dense, ids], training=True)), "float32"
     )
 
 
