@@ -96,8 +96,11 @@ class LocalServer:
         status = self._process.returncode
         if status == 0:  # A server that is asked to stop does so cleanly.
             return "something else stopped it."
-        if status < 0:
+        if status is not None and status < 0:
             return f"it was killed by {signal.Signals(-status).name}."
+        return self._last_line()
+
+    def _last_line(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing."
