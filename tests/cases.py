@@ -7,6 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from hashing_formulas import (
+    WIDTHS,
+    bit_blocks,
+    ceil_div,
+    chunk_rows,
+    distinct_multisets,
+    distinct_of_double_hash,
+    distinct_of_robe,
+    double_hash,
+    frequencies,
+    own_rows,
+    robe,
+    skipping,
+    succession,
+    universal_hash_buckets,
+    with_important_ids,
+)
 
 from tf_compemb import layers
 from tf_compemb.partitions import Codes, Quotient, Remainder, chinese_remainder, mixed_radix
@@ -44,121 +61,6 @@ class Case:
         if self.layer.needs_frequencies:
             kwargs["frequencies"] = frequencies(n)
         return self.layer(n, output_dim, **self.options, **kwargs)
-
-
-def ceil_div(n, m):
-    return -(-n // m)
-
-
-def frequencies(n):
-    """Frequent and rare ids in no order, with ties; id 1 is among the most frequent."""
-    return (n - (np.arange(n) - 1) * 37 % n) // 2
-
-
-def frequent_ids(n, count):
-    """The most frequent ids, ascending, by Python's own stable sort."""
-    counts = frequencies(n).tolist()
-    return np.array(sorted(sorted(range(n), key=lambda i: (-counts[i], i))[:count]))
-
-
-def own_rows(w, ids, n, common_row):
-    """Rows of frequent ids by a dictionary made of the layer's map."""
-    rows = {i: row for row, i in enumerate(w["frequent_ids"].tolist())}
-    assert sorted(rows) == frequent_ids(n, len(rows)).tolist()
-    return np.array([rows.get(int(i), common_row) for i in ids])
-
-
-def universal_hash_buckets(ids, m, seed):
-    """The universal hash in Python's own integers."""
-    from tf_compemb.partitions.universal_hash import draw_coefficients
-
-    a, _, b = draw_coefficients(seed)
-    return np.array([(a * int(i) + b) % (2**31 - 1) % m for i in ids])
-
-
-def bit_blocks(ids, blocks):
-    """Blocks of bits as numbers, by strings: each block is the positions of its bits."""
-    text = [f"{int(i):063b}"[::-1] for i in ids]
-    return [
-        np.array([int("".join(t[p] for p in reversed(block)), 2) for t in text]) for block in blocks
-    ]
-
-
-def succession(n, bits):
-    length = (n - 1).bit_length()
-    return [range(p, min(p + bits, length)) for p in range(0, length, bits)]
-
-
-def skipping(n, bits):
-    length = (n - 1).bit_length()
-    blocks = ceil_div(length, bits)
-    return [range(first, length, blocks) for first in range(blocks)]
-
-
-def distinct_multisets(n, bits):
-    blocks = bit_blocks(range(n), succession(n, bits))
-    return len({tuple(sorted(numbers)) for numbers in zip(*blocks, strict=True)})
-
-
-def double_hash(w, ids, n):
-    own = own_rows(w, ids, n, -1)
-    tail = sum(w[f"tail_{j}"][rows] for j, rows in enumerate(tail_buckets(ids, len(w["tail_0"]))))
-    return np.where(own[:, None] >= 0, w["frequent"][own], tail)
-
-
-def tail_buckets(ids, m):
-    return [universal_hash_buckets(ids, m, 0), universal_hash_buckets(ids, m, 2**32)]
-
-
-def distinct_of_double_hash(n, frequent, m):
-    rare = sorted(set(range(n)) - set(frequent_ids(n, frequent).tolist()))
-    return frequent + len(set(zip(*tail_buckets(rare, m), strict=True)))
-
-
-def chunk_rows(ids, m, chunks, seed=0, field=0):
-    """Row numbers of each chunk."""
-    first = field * chunks
-    return [universal_hash_buckets(ids, m, seed + 2**32 * (first + j)) for j in range(chunks)]
-
-
-def robe(w, ids, block_size, width, circular=True, signs=True, field=0):
-    """Number by number, in Python's own integers."""
-    from tf_compemb.partitions.universal_hash import draw_coefficients
-
-    def hashed(n, i, c):
-        b, _, d = draw_coefficients(2**32 * n)
-        of_part, of_field, _ = draw_coefficients(2**32 * (n + 1))
-        return (of_field * field + b * i + of_part * c + d) % (2**31 - 1)
-
-    memory = w["memory"][:, 0]
-    m = len(memory)
-    vectors = np.zeros((len(ids), width))
-    for row, i in enumerate(map(int, ids)):
-        for k in range(width):
-            start = hashed(0, i, k // block_size) % (m if circular else m - block_size + 1)
-            sign = 2 * (hashed(2, i, k) % 2) - 1 if signs else 1
-            vectors[row, k] = sign * memory[(start + k % block_size) % m]
-    return vectors
-
-
-def distinct_of_robe(n):
-    """Blocks as long as the vectors: as many vectors as different starts."""
-    numbered = {"memory": np.arange(ceil_div(n, 5) * WIDTHS[n])[:, None]}
-    vectors = robe(numbered, range(n), WIDTHS[n], WIDTHS[n], circular=False, signs=False)
-    return len(np.unique(vectors, axis=0))
-
-
-def with_important_ids(layer):
-    """Two ids with rows in a CAFE's sketch, one without."""
-    ids, rows = np.full((9, 4), -1), np.zeros((9, 4))
-    ids[1, :2], rows[1, :2] = (1, 10), (3, 0)
-    ids[0, 1], rows[0, 1] = 0, 1
-    layer.sketch_ids.assign(ids)
-    layer.sketch_rows.assign(rows)
-
-
-# Output widths that the checks use at these numbers of ids, where `multiple` is 4.
-WIDTHS = {50: 8, 97: 4, 1000: 16}
 
 
 def path(w, ids, base, choices, hidden_layers):

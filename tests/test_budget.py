@@ -8,7 +8,13 @@ from cases import CASES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tf_compemb import CompositionalEmbedding, FullEmbedding, HashEmbedding, QREmbedding
+from tf_compemb import (
+    CompositionalEmbedding,
+    FrequencyThresholdEmbedding,
+    FullEmbedding,
+    HashEmbedding,
+    QREmbedding,
+)
 from tf_compemb.layers import get_method, method_names
 from tf_compemb.layers.budget import largest_fitting
 
@@ -99,6 +105,16 @@ def test_options_are_kept_and_may_decide_the_size():
         QREmbedding.for_budget(100, 4, 399, operation="max")
     with pytest.raises(ValueError, match="`input_dim` must be a positive integer"):
         HashEmbedding.for_budget(0, 4, 400)
+
+
+def test_frequencies_change_no_size_and_are_handed_on():
+    counts = list(range(100))
+    plain = FrequencyThresholdEmbedding.for_budget(100, 4, 800)
+    # 39 rows of 16 bytes and the common one, 39 ids of 4: 796; one more would be 816.
+    assert plain == {"num_frequent": 39}
+    chosen = FrequencyThresholdEmbedding.for_budget(100, 4, 800, frequencies=counts)
+    assert chosen == {**plain, "frequencies": counts}
+    assert FrequencyThresholdEmbedding.for_budget(100, 4, 1600) == {"num_frequent": 100}
 
 
 def test_ten_million_ids_take_a_few_sizings():

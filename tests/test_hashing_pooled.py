@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import chunk_rows, robe
+from hashing_formulas import chunk_rows, robe
 from runtime import compiled, gradients, ids_of, ops_reading, randomize, to_numpy, weights_by_name
 
 from tf_compemb import EmbeddingCollection, HashEmbedding, ROBEEmbedding, UnifiedEmbedding

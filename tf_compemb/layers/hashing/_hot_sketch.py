@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import tensorflow as tf
+from tf_compemb._keras import BACKEND
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 # Mass, in thresholds of every bucket, after which scores decay.
 _DECAY_AFTER = 10

@@ -77,7 +77,7 @@ class CAFEEmbedding(CompressedEmbedding):
         super().__init__(input_dim, output_dim, **kwargs)
         self.collisions = positive_integer("collisions", collisions)
         self.hash_share = _in_range("hash_share", hash_share, 0, 1)
-        self.threshold = _in_range("threshold", threshold, 0, float("inf"))
+        self.threshold = _in_range("threshold", threshold, 0, 1e30)
         self.decay = _in_range("decay", decay, 0, 1)
         rows = -(-self.input_dim // self.collisions)
         if num_hot is None:
@@ -270,9 +270,9 @@ def _halves(number: int) -> dict[str, int]:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:
-    if not low < value <= high or value == float("inf"):
+    if not low < value <= high:
         raise ValueError(
-            f"`{name}` must be above {low} and at most {high}. Received: {name}={value!r}"
+            f"`{name}` must be above {low} and at most {high:g}. Received: {name}={value!r}"
         )
     return float(value)
 
