@@ -7,7 +7,7 @@ import pytest
 from runtime import ids_of, randomize, to_numpy, weights_by_name
 
 from tf_compemb import EmbeddingCollection, FrequencyThresholdEmbedding, FullEmbedding
-from tf_compemb._keras import keras
+from tf_compemb._keras import LEGACY, keras
 from tf_compemb.layers.hashing._frequent_ids import most_frequent
 
 COUNTS = np.array([5, 0, 9, 5, 1, 5, 2, 7])
@@ -125,3 +125,21 @@ def test_a_collection_hands_each_field_its_frequencies():
     np.testing.assert_array_equal(vectors[0, 0], vectors[1, 0])
     assert (vectors[0, 2] != vectors[1, 2]).all()
     assert "frequencies" not in collection.get_config()
+
+
+@pytest.mark.skipif(not LEGACY, reason="the training program needs tf_keras")
+def test_the_training_program_hands_on_the_frequencies_of_its_data():
+    from tf_compemb.training.build import build_collection
+    from tf_compemb.training.options import TrainingOptions
+
+    class Data:
+        @staticmethod
+        def frequencies(field):
+            return {"C1": COUNTS, "C2": COUNTS[::-1]}[field]
+
+    options = TrainingOptions(embedding=("double_hash",), option={"num_frequent": 3})
+    for data, expected in ((Data, [[0, 2, 7], [0, 2, 5]]), (None, [[0, 1, 2], [0, 1, 2]])):
+        collection = build_collection(options.replace(threshold=0), [8, 8], data)
+        collection.build(None)
+        maps = [to_numpy(w).tolist() for w in collection.weights if "frequent_ids" in w.name]
+        assert maps == expected
