@@ -62,6 +62,7 @@ __all__ = [
     "concrete",
     "gather_rows",
     "id_dtype",
+    "ids_are_narrow",
     "in_training",
     "is_symbolic",
     "is_tensor",
@@ -91,6 +92,11 @@ def narrow_ids() -> Iterator[None]:
         yield
     finally:
         _has_narrow_ids.reset(token)
+
+
+def ids_are_narrow() -> bool:
+    """Whether a graph is traced for TFLite, within `narrow_ids`."""
+    return _has_narrow_ids.get()
 
 
 _in_training: contextvars.ContextVar[bool] = contextvars.ContextVar("in_training", default=False)

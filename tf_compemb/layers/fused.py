@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import id_dtype, ops
+from tf_compemb._keras import id_dtype, ids_are_narrow, ops
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding, combine
 from tf_compemb.layers.group_lookup import GroupLookup
@@ -189,7 +189,7 @@ def _quotient(ids: Any, divisors: np.ndarray, sizes: np.ndarray) -> Any:
     if (divisors == 1).all():
         return ids
     nothing_left = divisors >= sizes
-    if not (nothing_left | _are_powers_of_two(divisors)).all():
+    if not _bits_do(np.where(nothing_left, 1, divisors)):
         return ids // _constant(divisors)
     all_bits = 8 * np.dtype(id_dtype()).itemsize - 1
     shifts = np.where(nothing_left, all_bits, np.log2(divisors).astype("int64"))
@@ -198,15 +198,16 @@ def _quotient(ids: Any, divisors: np.ndarray, sizes: np.ndarray) -> Any:
 
 def _remainder(digit: Any, moduli: np.ndarray, above: Any) -> Any:
     """`digit mod moduli`; `above` is `digit // moduli`, or None where it is not at hand."""
-    if _are_powers_of_two(moduli).all():
+    if _bits_do(moduli):
         return ops.bitwise_and(digit, _constant(moduli - 1))
     if above is None:
         return digit % _constant(moduli)
     return digit - above * _constant(moduli)  # Spares a second division.
 
 
-def _are_powers_of_two(values: np.ndarray) -> np.ndarray:
-    return values & (values - 1) == 0
+def _bits_do(values: np.ndarray) -> bool:
+    """Whether all are powers of two; TFLite has no operations on bits."""
+    return not ids_are_narrow() and bool((values & (values - 1) == 0).all())
 
 
 def _constant(values: np.ndarray) -> Any:
