@@ -124,11 +124,16 @@ def _convert(plan: Plan, scratch: Path, target: Path) -> ExpectedBytes:
     return expected
 
 
+# Where ids are narrow no layer divides by operations on bits, which TFLite lacks for every width.
+_DIVISIONS = ("FloorDiv", "RightShift", "BitwiseAnd")
+
+
 def _divides_wide_integers(module: ServingModule) -> bool:
     (function,) = module.signatures.values()
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    return any(n.op == "FloorDiv" and n.attr["T"].type == tf.int64.as_datatype_enum for n in nodes)
+    wide = tf.int64.as_datatype_enum
+    return any(n.op in _DIVISIONS and n.attr["T"].type == wide for n in nodes)
 
 
 @contextlib.contextmanager
