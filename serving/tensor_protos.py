@@ -91,7 +91,10 @@ def _values(proto: Any, dtype: np.dtype) -> np.ndarray:
         return np.array(getattr(proto, _COMPLEX[number]), dtype.char.lower()).view(dtype)
     if number not in _VALUE_FIELDS:  # The 8-bit floats.
         return np.frombuffer(proto.float8_val, dtype)
-    values = np.array(getattr(proto, _VALUE_FIELDS[number]))
+    numbers = getattr(proto, _VALUE_FIELDS[number])
+    if dtype.kind in "iu" and dtype.itemsize == 8:  # NumPy would choose float64 for some.
+        return np.array(numbers, dtype)
+    values = np.array(numbers)
     if values.dtype.kind == "i" and dtype.kind in "iu" and dtype.itemsize < 4:
         bounds = np.iinfo(dtype)
         if values.size and (values.min() < bounds.min or values.max() > bounds.max):

@@ -135,6 +135,15 @@ NUMBERS = st.sampled_from(
 )
 
 
+def test_large_integers_go_round_beside_small_ones():
+    for numbers, dtype in (([0, 2**63 + 1], np.uint64), ([-(2**63), 2**63 - 1], np.int64)):
+        proto = tf.make_tensor_proto(0, tf.as_dtype(dtype))
+        number = proto.dtype
+        proto.Clear()
+        fill_proto(proto, np.array(numbers, dtype), number)
+        assert array_of(proto, "x", BOUND).tolist() == numbers
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), dtype=NUMBERS, as_tensorflow=st.booleans())
 def test_tensors_go_round(data, dtype, as_tensorflow):
