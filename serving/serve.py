@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb._native_log import import_tensorflow_quietly
+from tf_compemb.training.command_options import positive_integer
 from tf_compemb.training.errors import UserError
 
 _log = logging.getLogger("tf_compemb.serving")
@@ -63,13 +64,13 @@ def add_serve(commands: Any) -> None:
     )
     parser.add_argument(
         "--max-batch-size",
-        type=_count,
+        type=positive_integer,
         metavar="ROWS",
         help="put requests together up to so many rows; off by default",
     )
     parser.add_argument(
         "--batch-timeout-micros",
-        type=_count,
+        type=positive_integer,
         default=1000,
         metavar="MICROS",
         help="how long a request waits for others, with --max-batch-size (default: 1000)",
@@ -80,20 +81,24 @@ def add_serve(commands: Any) -> None:
     )
     for option, most, what in bounds:
         parser.add_argument(
-            option, type=_count, default=most, metavar="N", help=f"{what} (default: {most})"
+            option,
+            type=positive_integer,
+            default=most,
+            metavar="N",
+            help=f"{what} (default: {most})",
         )
     parser.add_argument(
         "--threads",
-        type=_count,
+        type=positive_integer,
         metavar="N",
         help="requests that run at the same time, or wait in a batch (default: 4 for each "
         "processor; with --max-batch-size as many as --max-requests)",
     )
     parser.add_argument(
-        "--intra-op-threads", type=_count, metavar="N", help="threads within an operation"
+        "--intra-op-threads", type=positive_integer, metavar="N", help="threads within an operation"
     )
     parser.add_argument(
-        "--inter-op-threads", type=_count, metavar="N", help="operations at the same time"
+        "--inter-op-threads", type=positive_integer, metavar="N", help="operations at the same time"
     )
 
 
@@ -231,13 +236,6 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is no port; 0 to 65535 are")
     return port
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return count
 
 
 def _positive(text: str) -> float:
