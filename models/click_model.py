@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tf_compemb._keras import keras
+from tf_compemb._keras import keras, traced_as_written
 
 LOGIT_THRESHOLD = 0.0  # A logit above it predicts a click: probability over one half.
 
@@ -54,6 +54,16 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
         # The last layer computes in float32 under mixed precision: tfrs adds its float32
         # regularisation loss, and bfloat16 logits would have 8 bits.
         self.logit = keras.layers.Dense(1, dtype="float32", name="logit")
+
+    @traced_as_written
+    def train_step(self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor]) -> dict[str, Any]:
+        """A step of `fit` on one batch, as of `tfrs.Model`."""
+        return super().train_step(inputs)
+
+    @traced_as_written
+    def test_step(self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor]) -> dict[str, Any]:
+        """A step of `evaluate` on one batch, as of `tfrs.Model`."""
+        return super().test_step(inputs)
 
     def compute_loss(
         self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor], training: bool = False

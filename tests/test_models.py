@@ -1,5 +1,6 @@
 """DLRM and DCN against their formulas, written in NumPy on the models' own weights."""
 
+import inspect
 import json
 import os
 
@@ -167,6 +168,23 @@ def test_loss_is_the_mean_cross_entropy(kind):
     expected = -np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p))
     assert float(model.compute_loss((features, labels))) == pytest.approx(expected, rel=1e-5)
     assert float(model.log_loss.result()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [DLRM, DCN])
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_steps_are_traced_without_rewriting_their_python(kind, method, monkeypatch):
+    model = small(kind)
+    embed, files = model.embed, []
+
+    def recorded(features):
+        files.append(inspect.currentframe().f_code.co_filename)
+        return embed(features)
+
+    model.compile(keras.optimizers.Adagrad(0.1), steps_per_execution=2)
+    monkeypatch.setattr(model, "embed", recorded)
+    rows = tf.data.Dataset.from_tensor_slices(batch(8)).batch(4)
+    getattr(model, method)(rows, verbose=0)
+    assert set(files) == {__file__}  # AutoGraph's rewritten functions are in files of their own.
 
 
 @pytest.mark.parametrize("kind", [DLRM, DCN])

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -299,3 +300,34 @@ def test_cadence_is_in_whole_executions(wishes, expected):
     from tf_compemb.training.step_callback import Cadence
 
     assert Cadence.choose(*wishes) == Cadence(*expected)
+
+
+_ARENAS = """
+import ctypes, sys, threading
+from tf_compemb.training import environment
+if sys.argv[1] == "one":
+    environment._allocate_from_one_arena()
+libc, met = ctypes.CDLL(None), threading.Barrier(4)
+def allocate():
+    met.wait()
+    libc.malloc(1000)
+    met.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+libc.malloc_stats()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.parametrize(
+    ("told", "variable", "arenas"), [("one", None, 1), ("one", "3", 3), ("none", "2", 2)]
+)
+def test_threads_share_one_arena_unless_the_user_says_otherwise(told, variable, arenas):
+    environment = {k: v for k, v in os.environ.items() if k != "MALLOC_ARENA_MAX"}
+    if variable is not None:
+        environment["MALLOC_ARENA_MAX"] = variable
+    printed = subprocess.run(
+        [sys.executable, "-c", _ARENAS, told], env=environment, capture_output=True, check=True
+    ).stderr
+    assert printed.count(b"Arena ") == arenas

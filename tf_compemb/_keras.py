@@ -72,6 +72,7 @@ __all__ = [
     "raise_in_graph",
     "register",
     "reordered",
+    "traced_as_written",
     "training_phase",
 ]
 
@@ -79,6 +80,15 @@ __all__ = [
 def register(cls: type) -> type:
     """Registers a class with Keras as ``tf_compemb>Name``, so that saved models find it."""
     return keras.saving.register_keras_serializable(package="tf_compemb")(cls)
+
+
+def traced_as_written(method: Any) -> Any:
+    """Decorates a method that needs no AutoGraph, by which tf_keras rewrites all that it traces.
+
+    What also runs on other runtimes has no Python ``if`` or ``for`` over tensors to rewrite, and
+    tracing takes less than half the time without.
+    """
+    return tf.autograph.experimental.do_not_convert(method) if LEGACY else method
 
 
 _has_narrow_ids: contextvars.ContextVar[bool] = contextvars.ContextVar("narrow_ids", default=False)

@@ -15,6 +15,7 @@ from tf_compemb._keras import (
     ops,
     register,
     reordered,
+    traced_as_written,
     training_phase,
 )
 from tf_compemb.footprint import Footprint
@@ -218,6 +219,7 @@ class EmbeddingCollection(Layer):
             return list(inputs)
         return inputs
 
+    @traced_as_written
     def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
         """Vectors of a batch. See the class."""
         with training_phase(training):

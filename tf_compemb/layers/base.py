@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import LEGACY, Layer, is_symbolic, keras, ops, training_phase
+from tf_compemb._keras import (
+    LEGACY,
+    Layer,
+    is_symbolic,
+    keras,
+    ops,
+    traced_as_written,
+    training_phase,
+)
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.budget import Settings, only, within_budget
@@ -229,6 +237,7 @@ class CompressedEmbedding(Layer):
         inputs = to_id_tensor(inputs, self.input_dim, self.name)
         return super().__call__(inputs, *args, **kwargs)
 
+    @traced_as_written
     def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
         """Vectors of ids in any form. See the class."""
         if not self._ids_come_as_floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import platform
@@ -12,13 +13,14 @@ from importlib import metadata
 from tf_compemb._native_log import import_tensorflow_quietly
 from tf_compemb.training.errors import UserError
 
+_M_ARENA_MAX = -8  # Of glibc's malloc.h.
 _PACKAGES = ("tensorflow", "tf_keras", "keras", "tensorflow-recommenders", "numpy", "pyarrow")
 
 
 def prepare_tensorflow() -> None:
-    """Selects tf_keras, which tensorflow-recommenders needs, and quiets TensorFlow's log.
+    """Selects tf_keras, which tensorflow-recommenders needs, quiets TensorFlow's log, sets malloc.
 
-    What the user has set in the environment about logging stays.
+    What the user has set in the environment about logging and malloc stays.
 
     Raises:
         UserError: TensorFlow runs already with Keras 3, or a package of the extra is missing.
@@ -28,6 +30,7 @@ def prepare_tensorflow() -> None:
             "Training needs TF_USE_LEGACY_KERAS=1 before TensorFlow is imported, and TensorFlow is "
             "imported already: set it at the start of the program."
         )
+    _allocate_from_one_arena()
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
@@ -38,6 +41,16 @@ def prepare_tensorflow() -> None:
             "`pip install tf_compemb[train]`."
         ) from error
     tf.get_logger().setLevel(logging.ERROR)
+
+
+def _allocate_from_one_arena() -> None:
+    """Keeps glibc from handing memory back to the system at every step.
+
+    The arenas that glibc gives to threads unmap a temporary tensor's memory as soon as it is
+    freed, and the next step maps it again. The main arena keeps it.
+    """
+    if platform.libc_ver()[0] == "glibc" and "MALLOC_ARENA_MAX" not in os.environ:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def versions() -> dict[str, str]:
