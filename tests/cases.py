@@ -14,11 +14,14 @@ from hashing_formulas import (
     chunk_rows,
     distinct_multisets,
     distinct_of_double_hash,
+    distinct_of_lma,
     distinct_of_robe,
     double_hash,
     frequencies,
+    lma,
     own_rows,
     robe,
+    sampled_ids,
     skipping,
     succession,
     universal_hash_buckets,
@@ -60,6 +63,8 @@ class Case:
         n = input_dim or self.input_dims[0]
         if self.layer.needs_frequencies:
             kwargs["frequencies"] = frequencies(n)
+        if self.layer.needs_sampled_ids:
+            kwargs["sampled_ids"] = sampled_ids(n)
         return self.layer(n, output_dim, **self.options, **kwargs)
 
 
@@ -395,6 +400,15 @@ CASES = [
         lambda w, i, n: robe(w, i, WIDTHS[n], WIDTHS[n], circular=False, signs=False),
         lambda n, d: ceil_div(n, 5) * d,
         distinct=distinct_of_robe,
+        multiple=4,
+    ),
+    Case(
+        layers.LMAEmbedding,
+        {"collisions": 4},
+        lambda w, i, n: lma(w, i, n),
+        lambda n, d: ceil_div(n, 4) * d,
+        distinct=lambda n: distinct_of_lma(n, ceil_div(n, 4) * WIDTHS[n]),
+        index_bytes=lambda n: 4 * (4 + 8) * ceil_div(ceil_div(n, 4), 4),
         multiple=4,
     ),
     Case(

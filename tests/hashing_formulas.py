@@ -78,13 +78,13 @@ def chunk_rows(ids, m, chunks, seed=0, field=0):
     return [universal_hash_buckets(ids, m, seed + 2**32 * (first + j)) for j in range(chunks)]
 
 
-def robe(w, ids, block_size, width, circular=True, signs=True, field=0):
+def robe(w, ids, block_size, width, circular=True, signs=True, field=0, seed=0):
     """Number by number, in Python's own integers."""
     from tf_compemb.partitions.universal_hash import draw_coefficients
 
     def hashed(n, i, c):
-        b, _, d = draw_coefficients(2**32 * n)
-        of_part, of_field, _ = draw_coefficients(2**32 * (n + 1))
+        b, _, d = draw_coefficients(seed + 2**32 * n)
+        of_part, of_field, _ = draw_coefficients(seed + 2**32 * (n + 1))
         return (of_field * field + b * i + of_part * c + d) % (2**31 - 1)
 
     memory = w["memory"][:, 0]
@@ -103,6 +103,68 @@ def distinct_of_robe(n):
     numbered = {"memory": np.arange(ceil_div(n, 5) * WIDTHS[n])[:, None]}
     vectors = robe(numbered, range(n), WIDTHS[n], WIDTHS[n], circular=False, signs=False)
     return len(np.unique(vectors, axis=0))
+
+
+def sampled_ids(n):
+    """Two ids a row: some ids are in many rows, some in none, some twice in one."""
+    rows = np.arange(2 * n)
+    return np.stack([rows * rows % n, rows * 7 % n // 3], axis=1)
+
+
+def minhash_signatures(n, buckets, num_minhashes, seed):
+    """Signatures by sets of rows, of the four ids with the most rows in each bucket."""
+    rows_of = {}
+    for r, ids in enumerate(sampled_ids(n).tolist()):
+        for i in ids:
+            rows_of.setdefault(i, set()).add(r)
+    draws = [
+        np.random.Philox(key=seed + 2**32 * (4 + j)).random_raw(2 * n).tolist()
+        for j in range(num_minhashes)
+    ]
+    found = {}
+    for b in range(buckets):
+        members = [i for i in rows_of if i % buckets == b and len(rows_of[i]) >= 2]
+        for i in sorted(members, key=lambda i: (-len(rows_of[i]), i))[:4]:
+            found[i] = [min(draw[r] for r in rows_of[i]) % 16 for draw in draws]
+    return found
+
+
+def lma_buckets(n, width, memory_size):
+    return ceil_div(min(n, memory_size // width), 4)
+
+
+def lma(w, ids, n, num_minhashes=16, key_length=8, seed=0):
+    """Number by number, in Python's own integers."""
+    from tf_compemb.partitions.universal_hash import draw_coefficients
+
+    width, memory = WIDTHS[n], w["memory"][:, 0]
+    buckets = lma_buckets(n, width, len(memory))
+    signatures = minhash_signatures(n, buckets, num_minhashes, seed)
+    assert sorted(w["signed_ids"][w["signed_ids"] >= 0]) == sorted(signatures)
+    raw = np.random.Philox(key=seed + 3 * 2**32).random_raw(width * num_minhashes).tolist()
+    of_key, of_number, shift = draw_coefficients(seed + 2 * 2**32)
+    unsigned = robe(w, ids, 1, width, signs=False, seed=seed)
+    vectors = np.zeros((len(ids), width))
+    for row, i in enumerate(map(int, ids)):
+        for k in range(width):
+            drawn = raw[k * num_minhashes : (k + 1) * num_minhashes]
+            slots = sorted(range(num_minhashes), key=drawn.__getitem__)[:key_length]
+            key = (
+                sum(signatures[i][j] * 16**t for t, j in enumerate(slots)) if i in signatures else 0
+            )
+            hashed = (of_key * key + of_number * k + shift) % (2**31 - 1)
+            place = hashed % len(memory)
+            vectors[row, k] = memory[place] if i in signatures else unsigned[row, k]
+    return vectors
+
+
+def distinct_of_lma(n, memory_size, **options):
+    """By the numbers' places."""
+    numbered = {"memory": np.arange(memory_size)[:, None]}
+    buckets = lma_buckets(n, WIDTHS[n], memory_size)
+    seed, count = options.get("seed", 0), options.get("num_minhashes", 16)
+    numbered["signed_ids"] = np.array(list(minhash_signatures(n, buckets, count, seed)))
+    return len(np.unique(lma(numbered, range(n), n, **options), axis=0))
 
 
 def with_important_ids(layer):

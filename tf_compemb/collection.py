@@ -18,6 +18,7 @@ from tf_compemb._keras import (
     traced_as_written,
     training_phase,
 )
+from tf_compemb.field_layers import FieldLayers, as_json, check_overrides
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
@@ -32,12 +33,8 @@ from tf_compemb.layers.ids import (
     type_name,
 )
 from tf_compemb.layers.pooled import PooledEmbedding, PooledLookup, lookup_groups
-from tf_compemb.layers.registry import get_method
-from tf_compemb.partitions import Partition
 from tf_compemb.size_table import size_table
 from tf_compemb.storage.field_store import Entry, read_entries, write_entries
-
-_SPEC_KEYS = ("embedding", "options", "threshold")
 
 
 @register
@@ -62,6 +59,9 @@ class EmbeddingCollection(Layer):
             how often training has each id, shape (cardinality,), such as
             `PreparedDataset.frequencies`. What the layers keep of them is saved with the weights
             and is not in the configuration.
+        sampled_ids: For methods that need to know which ids occur together: a function from a
+            field's name to the ids it has in a sample of training rows, shape (rows,), of the same
+            rows for every field. Kept as `frequencies` are.
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
@@ -100,6 +100,7 @@ class EmbeddingCollection(Layer):
         mask_zero: bool = False,
         fused: bool = True,
         frequencies: Callable[[str], Any] | None = None,
+        sampled_ids: Callable[[str], Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -116,36 +117,25 @@ class EmbeddingCollection(Layer):
         self.threshold = threshold
         self.options = dict(options or {})
         self.overrides = {name: dict(spec) for name, spec in (overrides or {}).items()}
-        _check_overrides(self.overrides, self.cardinalities)
+        check_overrides(self.overrides, self.cardinalities)
         bags.check_combiner(combiner)
         self.combiner = combiner
         self.mask_zero = bool(mask_zero)
         self.fused = bool(fused)
-        self._fields = _Fields([self._choose(name, frequencies) for name in self.cardinalities])
+        chosen = FieldLayers(
+            self.output_dim,
+            embedding,
+            threshold,
+            self.options,
+            self.overrides,
+            {"frequencies": frequencies, "sampled_ids": sampled_ids},
+        )
+        dtype = self._dtype_policy if LEGACY else self.dtype_policy
+        self._fields = _Fields(
+            [chosen.of(name, rows, dtype=dtype) for name, rows in self.cardinalities.items()]
+        )
         self._make_lookups()
         self._ids_come_as_floats = False
-
-    def _choose(self, name: str, frequencies: Callable[[str], Any] | None) -> CompressedEmbedding:
-        """The layer of one field, by the specification, the overrides and the threshold."""
-        spec = self.overrides.get(name, {})
-        embedding = spec.get("embedding", self.embedding)
-        inherited = self.options if embedding == self.embedding else {}
-        threshold = spec.get("threshold", self.threshold)
-        rows = self.cardinalities[name]
-        dtype = {"dtype": self._dtype_policy if LEGACY else self.dtype_policy}
-        full = get_method("full")(rows, self.output_dim, name=name, **dtype)
-        if threshold is not None and rows <= threshold:
-            return full
-        method = get_method(embedding)
-        arguments = {**inherited, **spec.get("options", {})}
-        if method.needs_frequencies and frequencies is not None:  # type: ignore[attr-defined]
-            arguments["frequencies"] = frequencies(name)
-        try:
-            layer = method(rows, self.output_dim, name=name, **arguments, **dtype)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"Field {name!r}, method {embedding!r}: {error}") from error
-        smaller = layer.footprint().inference_bytes < full.footprint().inference_bytes
-        return layer if smaller or threshold is not None or not layer.compresses else full
 
     def _make_lookups(self) -> None:
         """One lookup for each group of fields that fuse, and one for each other field."""
@@ -379,8 +369,8 @@ class EmbeddingCollection(Layer):
             "output_dim": self.output_dim,
             "embedding": self.embedding,
             "threshold": self.threshold,
-            "options": _plain(self.options),
-            "overrides": _plain(self.overrides),
+            "options": as_json(self.options),
+            "overrides": as_json(self.overrides),
             "combiner": self.combiner,
             "mask_zero": self.mask_zero,
             "fused": self.fused,
@@ -421,28 +411,3 @@ def _order_of(groups: Sequence[Sequence[int]], counts: Sequence[int]) -> list[in
     starts = dict(zip(fields, np.cumsum([0] + [counts[i] for i in fields]), strict=False))
     order = [int(starts[i]) + j for i, count in enumerate(counts) for j in range(count)]
     return None if order == sorted(order) else order
-
-
-def _check_overrides(overrides: Mapping[str, Mapping], cardinalities: Mapping[str, int]) -> None:
-    for name, spec in overrides.items():
-        if name not in cardinalities:
-            raise ValueError(
-                f"`overrides` names the field {name!r}, which does not exist. "
-                f"Fields: {', '.join(cardinalities)}."
-            )
-        unknown = sorted(set(spec) - set(_SPEC_KEYS))
-        if unknown:
-            raise ValueError(
-                f"`overrides[{name!r}]` has unknown keys {unknown}. Known: {', '.join(_SPEC_KEYS)}."
-            )
-
-
-def _plain(value: Any) -> Any:
-    """Options with partitions replaced by their configurations."""
-    if isinstance(value, Partition):
-        return value.get_config()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

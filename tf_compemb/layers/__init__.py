@@ -25,6 +25,7 @@ from tf_compemb.layers.hashing.frequency_threshold import (
     FrequencyThresholdEmbedding as FrequencyThresholdEmbedding,
 )
 from tf_compemb.layers.hashing.hash_embeddings import HashEmbeddings as HashEmbeddings
+from tf_compemb.layers.hashing.lma import LMAEmbedding as LMAEmbedding
 from tf_compemb.layers.hashing.memcom import MEmComEmbedding as MEmComEmbedding
 from tf_compemb.layers.hashing.robe import ROBEEmbedding as ROBEEmbedding
 from tf_compemb.layers.hashing.unified import UnifiedEmbedding as UnifiedEmbedding

@@ -67,6 +67,8 @@ class CompressedEmbedding(Layer):
     method_name = ""
     # Whether the constructor takes `frequencies`, how often training has each id.
     needs_frequencies = False
+    # Whether it takes `sampled_ids`, the ids that the field has in a sample of training rows.
+    needs_sampled_ids = False
     # Whether a full table of the same width is larger than what is served.
     compresses = True
 

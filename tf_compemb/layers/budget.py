@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What a layer is told of the data; no size depends on it.
-_STATISTICS = ("frequencies",)
+# What a constructor may take of the training data, if the class says `needs_...`. No size depends
+# on it, and it is not in the configuration.
+STATISTICS = ("frequencies", "sampled_ids")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def within_budget(
     Raises:
         ValueError: Nothing fits; the message says what the smallest setting needs.
     """
-    sizing = {name: value for name, value in options.items() if name not in _STATISTICS}
+    sizing = {name: value for name, value in options.items() if name not in STATISTICS}
 
     def size(setting: Mapping[str, Any]) -> int:
         layer = cls(*dims, **{"name": "sized", **setting, **sizing})

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_compemb._keras import id_dtype, ops
+from tf_compemb._keras import gather_rows, id_dtype, ops
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.fused import fusion_groups
 from tf_compemb.layers.group_lookup import GroupLookup
-from tf_compemb.storage.table import Spec, TableSpec, read_rows
+from tf_compemb.storage.table import Spec, StateSpec, TableSpec, read_rows
 from tf_compemb.storage.uniform_rows import UniformRows
+
+
+class FieldState(NamedTuple):
+    """Rows that fields keep beside their memory and do not train, as a method reads them.
+
+    Attributes:
+        counts: How many rows each field has, int64 (fields,).
+        read: From row numbers (m, fields), each in its field's rows, to those rows.
+    """
+
+    counts: np.ndarray
+    read: Callable[[Any], Any]
 
 
 class Memory(NamedTuple):
@@ -22,11 +34,13 @@ class Memory(NamedTuple):
         rows: How many rows it has.
         read: From row numbers of any shape to rows, shape + (width,).
         input_dim: Ids of every field are below it.
+        state: By the names of `PooledEmbedding.state_specs`.
     """
 
     rows: int
     read: Callable[[Any], Any]
     input_dim: int
+    state: Mapping[str, FieldState]
 
 
 class PooledEmbedding(CompressedEmbedding):
@@ -41,6 +55,10 @@ class PooledEmbedding(CompressedEmbedding):
         """The memory of this layer alone, or its share in a common one."""
         raise NotImplementedError
 
+    def state_specs(self) -> dict[str, StateSpec]:
+        """What this field keeps beside the memory and does not train: rows, of any number."""
+        return {}
+
     @property
     def pool_key(self) -> tuple:
         """What fields of one memory have in common beside the class and the vectors' width."""
@@ -51,13 +69,19 @@ class PooledEmbedding(CompressedEmbedding):
         raise NotImplementedError
 
     def table_specs(self) -> dict[str, Spec]:
-        """The memory."""
-        return {"memory": self.memory_spec()}
+        """The memory, and what is kept beside it."""
+        return {"memory": self.memory_spec(), **self.state_specs()}
 
     def lookup(self, ids: Any) -> Any:
         """Vectors of the layer alone."""
         memory = Memory(
-            self.memory_spec().rows, lambda rows: self.rows("memory", rows), self.input_dim
+            self.memory_spec().rows,
+            lambda rows: self.rows("memory", rows),
+            self.input_dim,
+            {
+                name: FieldState(np.asarray(spec.shape[:1]), _reader(getattr(self, name)))
+                for name, spec in self.state_specs().items()
+            },
         )
         return self.vectors_in(memory, ops.expand_dims(ids, 1), np.zeros(1, "int64"))[:, 0]
 
@@ -77,14 +101,20 @@ class PooledLookup(GroupLookup):
         self.vector_shape = layers[0].vector_shape
         self._specs = tuple(layer.memory_spec() for layer in layers)
         self._ends = np.cumsum([spec.rows for spec in self._specs])
+        self._states = tuple(
+            _StackedState(name, tuple(layer.state_specs()[name] for layer in layers))
+            for name in layers[0].state_specs()
+        )
         self._input_dim = max(layer.input_dim for layer in layers)
         # Rows serve all fields, so that there is no single right variance: the smallest is taken.
         self._limit = min(spec.limit for spec in self._specs)
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates the memory."""
+        """Creates the memory, and what the fields keep beside it."""
         if self.built:
             return
+        for state in self._states:
+            setattr(self, state.name, state.spec.build(self, state.name))
         table = TableSpec(int(self._ends[-1]), self._specs[0].width, self._limit)
         initializer = self._method().embeddings_initializer
         self.memory = table.build(
@@ -101,17 +131,59 @@ class PooledLookup(GroupLookup):
         return self._vectors(ops.expand_dims(ids, 1), np.asarray([position]))[:, 0]
 
     def field_tables(self, position: int) -> Iterator[tuple[str, Any, int, int]]:
-        """The share of one field, which belongs to it in a file only."""
+        """The share of one field, which belongs to it in a file only, and its own state."""
         end = int(self._ends[position])
         yield "memory", self.memory, end - self._specs[position].rows, end
+        for state in self._states:
+            start = int(state.starts[position])
+            count = int(state.counts[position])
+            yield state.name, getattr(self, state.name), start, start + count
 
     def _vectors(self, ids: Any, fields: np.ndarray) -> Any:
         memory = Memory(
             int(self._ends[-1]),
             lambda rows: read_rows(self.memory, rows, self.compute_dtype),
             self._input_dim,
+            {
+                state.name: FieldState(
+                    state.counts[fields],
+                    _reader(getattr(self, state.name), state.starts[fields]),
+                )
+                for state in self._states
+            },
         )
         return self._method().vectors_in(memory, ids, fields)
+
+
+class _StackedState(NamedTuple):
+    """State of one name of all fields, one field's rows after the other's."""
+
+    name: str
+    specs: tuple[StateSpec, ...]
+
+    @property
+    def counts(self) -> np.ndarray:
+        return np.asarray([spec.shape[0] for spec in self.specs], "int64")
+
+    @property
+    def starts(self) -> np.ndarray:
+        return np.cumsum(self.counts) - self.counts
+
+    @property
+    def spec(self) -> StateSpec:
+        first = self.specs[0]
+        return StateSpec(
+            (int(self.counts.sum()), *first.shape[1:]),
+            first.dtype,
+            lambda: np.concatenate([spec.values() for spec in self.specs]),
+        )
+
+
+def _reader(variable: Any, starts: np.ndarray | None = None) -> Callable[[Any], Any]:
+    """From row numbers (m, fields) to rows of a variable in which each field's have a start."""
+    if starts is None:
+        return lambda rows: gather_rows(variable, rows)
+    return lambda rows: gather_rows(variable, rows + constants(starts))
 
 
 def lookup_groups(layers: Sequence[CompressedEmbedding], fused: bool) -> list[list[int]]:

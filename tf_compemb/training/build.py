@@ -20,6 +20,7 @@ def method_options(options: TrainingOptions) -> dict[str, Any]:
     Raises:
         UserError: Unknown method or `--option`, or `--partitions` that cannot be read.
     """
+    from tf_compemb.layers.budget import STATISTICS
     from tf_compemb.layers.registry import get_method
 
     (name,) = options.embedding
@@ -36,7 +37,7 @@ def method_options(options: TrainingOptions) -> dict[str, Any]:
     if "family" not in accepted:  # A method that takes `partitions` as a list only.
         shared.pop("partitions", None)
     chosen = {k: v for k, v in shared.items() if v is not None and k in accepted}
-    own = accepted - {"self", "input_dim", "output_dim", "frequencies", "kwargs"}
+    own = accepted - {"self", "input_dim", "output_dim", *STATISTICS, "kwargs"}
     for option in options.option:
         if option not in own:
             raise UserError(
@@ -67,12 +68,14 @@ def build_collection(
     Args:
         options: With one method in `embedding`.
         cardinalities: Ids of each field.
-        data: None, or a `PreparedDataset` that says how frequent ids are, for methods that ask.
+        data: None, or a `PreparedDataset` whose training part says how frequent ids are and which
+            occur together, for methods that ask.
 
     Raises:
         UserError: The method refuses its options.
     """
     from tf_compemb.collection import EmbeddingCollection
+    from tf_compemb.training.row_sample import RowSample
 
     (name,) = options.embedding
     arguments = method_options(options)
@@ -86,6 +89,7 @@ def build_collection(
             # A copy: tf_keras replaces the lists in what a layer keeps by its own.
             overrides=copy.deepcopy(options.overrides),
             frequencies=None if data is None else data.frequencies,
+            sampled_ids=None if data is None else RowSample(data, options.seed),
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"The method {name!r} refuses its options: {error}") from error

@@ -10,14 +10,9 @@ import numpy as np
 from tf_compemb._keras import ops
 from tf_compemb.layers.base import positive_integer
 from tf_compemb.layers.budget import Settings
+from tf_compemb.layers.hashing._field_hash import field_hash
 from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants
 from tf_compemb.layers.registry import method
-from tf_compemb.partitions.universal_hash import (
-    PRIME,
-    draw_coefficients,
-    nth_seed,
-    universal_hash,
-)
 from tf_compemb.storage.table import TableSpec
 
 
@@ -110,12 +105,13 @@ class ROBEEmbedding(PooledEmbedding):
         """The blocks' numbers, with their signs."""
         ids = ops.expand_dims(ids, -1)
         blocks = np.arange(-(-self.output_dim // self.block_size))
-        starts = self._hash(0, ids, fields, blocks, memory.input_dim)
+        starts = field_hash(self.seed, 0, ids, fields, blocks, memory.input_dim)
         places = self.places(starts, memory.rows)
         vectors = ops.squeeze(memory.read(places), -1)
         if not self.signs:
             return vectors
-        bits = self._hash(2, ids, fields, np.arange(self.output_dim), memory.input_dim) % 2
+        parts = np.arange(self.output_dim)
+        bits = field_hash(self.seed, 2, ids, fields, parts, memory.input_dim) % 2
         return vectors * ops.cast(2 * bits - 1, vectors.dtype)
 
     def places(self, hashed: Any, size: int) -> Any:
@@ -125,15 +121,6 @@ class ROBEEmbedding(PooledEmbedding):
         starts = hashed % (size if self.circular else size - self.block_size + 1)
         places = ops.take(starts, block_of, axis=-1) + constants(within)
         return places % size if self.circular else places
-
-    def _hash(self, n: int, ids: Any, fields: np.ndarray, parts: np.ndarray, dim: int) -> Any:
-        """`(A f + B i + C c + D) mod P`, by the n-th and the next function, for parts c."""
-        low, high, shift = draw_coefficients(nth_seed(self.seed, n))
-        of_part, of_field, _ = draw_coefficients(nth_seed(self.seed, n + 1))
-        shifts = [
-            [(of_field * int(f) + of_part * int(c) + shift) % PRIME for c in parts] for f in fields
-        ]
-        return universal_hash(ids, (low, high, constants(np.asarray(shifts))), dim)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-compatible."""
