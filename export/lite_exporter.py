@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
 
-from tf_compemb._keras import narrow_ids
+from tf_compemb._keras import lite_ops
 from tf_compemb.export import signatures
 from tf_compemb.export.checks import Expectation, largest_difference
 from tf_compemb.export.errors import ExportError
@@ -97,6 +97,7 @@ def tflite(
 
 def _convert(plan: Plan, scratch: Path, target: Path) -> ExpectedBytes:
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lite_ops())
         module, expected, _ = stack.enter_context(served_module(plan, "float32"))
         if _divides_wide_integers(module):
             stack.close()
@@ -124,16 +125,12 @@ def _convert(plan: Plan, scratch: Path, target: Path) -> ExpectedBytes:
     return expected
 
 
-# Where ids are narrow no layer divides by operations on bits, which TFLite lacks for every width.
-_DIVISIONS = ("FloorDiv", "RightShift", "BitwiseAnd")
-
-
 def _divides_wide_integers(module: ServingModule) -> bool:
     (function,) = module.signatures.values()
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     wide = tf.int64.as_datatype_enum
-    return any(n.op in _DIVISIONS and n.attr["T"].type == wide for n in nodes)
+    return any(n.op == "FloorDiv" and n.attr["T"].type == wide for n in nodes)
 
 
 @contextlib.contextmanager
@@ -145,7 +142,7 @@ def _with_narrow_ids(plan: Plan) -> Iterator[Any]:
             f"TFLite divides integers of 32 bits only, and a field has {largest} ids: use a "
             "method that does not divide ids, such as hash."
         )
-    with narrow_ids(), served_module(plan, "float32") as served:
+    with lite_ops(bits=32), served_module(plan, "float32") as served:
         yield served
 
 

@@ -14,12 +14,15 @@ import numpy as np
 
 from tf_compemb._keras import (
     BACKEND,
+    all_below,
     concrete,
     id_dtype,
     is_symbolic,
     is_tensor,
     ops,
     raise_in_graph,
+    runs_op_by_op_on_cpu,
+    traced_for_lite,
 )
 
 # The largest integer up to which every integer is exact in the floating type.
@@ -130,6 +133,11 @@ def checked_ids(ids: Any, input_dim: Any, message: str) -> tuple[Any, Any]:
         _raise_outside(values, input_dim, message)
         return ops.cast(ids, id_dtype()), None
     numbers = ops.cast(ids, id_dtype())
+    if BACKEND == "tensorflow" and runs_op_by_op_on_cpu() and not traced_for_lite():
+        valid = all_below(numbers, np.asarray(input_dim))
+        if "float" in type_name(ids):
+            valid = ops.logical_and(valid, ops.all(ops.cast(numbers, ids.dtype) == ids))
+        return raise_in_graph(valid, message, numbers), None
     valid = ops.logical_and(numbers >= 0, numbers < np.asarray(input_dim, dtype=id_dtype()))
     if "float" in type_name(ids):
         valid = ops.logical_and(valid, ops.cast(numbers, ids.dtype) == ids)

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_compemb._cache import cache_folder
+from tf_compemb._keras import is_compiled_by_xla
 
 SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
 # The processor's own instructions: the library's name tells processors apart. Without errno and
@@ -62,20 +63,8 @@ def can_run_on(table: Any) -> bool:
         and table.dtype == tf.float32
         and device.device_type in (None, "CPU")
         and device.job != "ps"
-        and not _is_compiled_by_xla()
+        and not is_compiled_by_xla()
     )
-
-
-def _is_compiled_by_xla() -> bool:
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        context = graph._get_control_flow_context()
-        while context is not None:
-            if context.IsXLAContext():
-                return True
-            context = context.outer_context
-        graph = getattr(graph, "outer_graph", None)
-    return False
 
 
 def _processor() -> str:

@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tf_compemb._keras import BACKEND, add_slices, ops
+from tf_compemb._keras import BACKEND, add_slices, in_training, ops, runs_op_by_op_on_cpu
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
 # Up to this many rows visiting every row is cheaper than merging the ids of a batch.
 SMALL_TABLE = 2048
-# Up to this many rows a field, adding up gradients is cheaper as a product with a one-hot matrix.
-_ONE_HOT_ROWS = 16
+# So few rows are read sooner by one thread than TensorFlow's gather has woken others.
+_FEW_IDS = 8192
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Where the columns of a matrix of row numbers read: column f in `size` rows from `starts[f]`.
-
-    A column that is not in `members` reads none of the table's rows.
-    """
-
-    starts: np.ndarray
-    size: int
-    members: np.ndarray
-
-    @property
-    def are_tiny(self) -> bool:
-        """Whether a one-hot matrix is the quicker way to add up gradients."""
-        return self.size <= _ONE_HOT_ROWS
-
-
-def gather_with_dense_gradient(
-    rows: Any, ids: Any, blocks: Blocks | None = None, neutral: float | None = None
-) -> Any:
+def gather_with_dense_gradient(rows: Any, ids: Any, neutral: float | None = None) -> Any:
     """Rows `ids` of a tensor, with a gradient of the tensor's shape on every runtime.
 
     TensorFlow's own gradient would be IndexedSlices with a slice for each id.
 
     Args:
         rows: Tensor or variable (num_rows, width).
-        ids: Integer tensor of any shape; (batch, columns) with `blocks`.
-        blocks: What the columns of `ids` read, if that is known and `are_tiny`.
+        ids: Integer tensor of any shape.
         neutral: None, or what the row after the last holds, one number without a gradient.
     """
     count, width = rows.shape
@@ -56,23 +33,33 @@ def gather_with_dense_gradient(
     @tf.custom_gradient
     def gather(values: Any) -> Any:
         def gradient(upstream: Any) -> Any:
-            if blocks is not None and blocks.are_tiny:
-                return _sums_by_block(upstream, ids, blocks, count)
             slices, numbers = tf.reshape(upstream, (-1, width)), tf.reshape(ids, (-1,))
             if not further:
                 return add_slices(slices, numbers, count)
             return add_slices(slices, numbers, count + 1)[:count]
 
-        return tf.gather(tf.concat([values, *further], 0) if further else values, ids), gradient
+        return _gather(tf.concat([values, *further], 0) if further else values, ids), gradient
 
     return gather(tf.convert_to_tensor(rows))
 
 
-def _sums_by_block(upstream: Any, ids: Any, blocks: Blocks, num_rows: int) -> Any:
-    own = tf.one_hot(ids - tf.cast(blocks.starts, ids.dtype), blocks.size, dtype=upstream.dtype)
-    sums = tf.einsum("bfr,bfd->frd", own, upstream)
-    if len(blocks.members) < len(blocks.starts):
-        sums = tf.gather(sums, blocks.members)
-    sums = tf.reshape(sums, (-1, upstream.shape[-1]))
-    further = num_rows - len(blocks.members) * blocks.size
-    return tf.pad(sums, [[0, further], [0, 0]]) if further else sums
+def _gather(table: Any, ids: Any) -> Any:
+    if not in_training() or not runs_op_by_op_on_cpu():
+        return tf.gather(table, ids)
+    many = None if ids.shape.num_elements() is None else ids.shape.num_elements() > _FEW_IDS
+    if many is None:
+        few = tf.size(ids) <= _FEW_IDS
+        return tf.cond(few, lambda: _few_rows(table, ids), lambda: tf.gather(table, ids))
+    return tf.gather(table, ids) if many else _few_rows(table, ids)
+
+
+def _few_rows(table: Any, ids: Any) -> Any:
+    """`tf.gather(table, ids)` as the product of a sparse matrix of ones with the table."""
+    flat = tf.reshape(ids, (-1,))
+    rows = tf.raw_ops.SparseTensorDenseMatMul(
+        a_indices=tf.stack([tf.range(tf.size(flat, flat.dtype)), flat], axis=1),
+        a_values=tf.ones(tf.shape(flat), table.dtype),
+        a_shape=tf.stack([tf.size(flat, tf.int64), table.shape[0]]),
+        b=table,
+    )
+    return tf.reshape(rows, tf.concat([tf.shape(ids), table.shape[1:]], 0))

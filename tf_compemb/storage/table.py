@@ -144,7 +144,6 @@ def read_rows(
     ids: Any,
     dtype: str,
     neutral: float | None = None,
-    blocks: small_table.Blocks | None = None,
 ) -> Any:
     """Rows of a table as vectors of the compute type: the door through which rows are read.
 
@@ -154,13 +153,12 @@ def read_rows(
         dtype: Compute type of the layer. Only the rows read are cast, never a large table.
         neutral: None, or what the row after the last holds, an untrained row of one number.
             For small tables.
-        blocks: For small tables, what is known of the columns of `ids`.
     """
     count = variable.shape[0]
     if variable.served_rows is not None:
         rows = _served_rows(variable, ids, neutral)
     elif neutral is not None or count <= small_table.SMALL_TABLE:
-        rows = small_table.gather_with_dense_gradient(_all_rows(variable), ids, blocks, neutral)
+        rows = small_table.gather_with_dense_gradient(_all_rows(variable), ids, neutral)
     else:
         rows = _rows_of_large_table(variable, ids)
         if variable.row_catch_up is not None:

@@ -38,7 +38,7 @@ _LOOP = re.compile(r"while/body/_\d+/|while/")
 _CONTAINERS = {"While", "StatelessWhile", "If", "StatelessIf", "PartitionedCall"}
 _CONTAINERS |= {"StatefulPartitionedCall"}
 # What only a row-sparse update does.
-_ROW_OPERATIONS = {"Unique", "UniqueV2", "UnsortedSegmentSum", "ScatterNd", "GatherV2"}
+_ROW_OPERATIONS = {"Unique", "UniqueV2", "SparseTensorDenseMatMul", "ScatterNd", "GatherV2"}
 
 
 class ProfileCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
