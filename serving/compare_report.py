@@ -101,7 +101,8 @@ def notes(about: dict[str, Any], found: dict[str, Any]) -> list[str]:
         said.append(
             "of it tables: the same less that of the same model with fields cut to about 2,000 "
             "ids, which has the same graph and network; in theory: the weights' difference; "
-            f"differences below {megabytes(NOISE_BYTES)} are noise"
+            f"below {megabytes(RATIO_BYTES)} the heap's layout can make up most of it, so it has "
+            "no ratio"
         )
     vocabularies = [(m["theoretical_bytes"] or {}).get("vocabulary") for m in found["models"]]
     if any(vocabularies):

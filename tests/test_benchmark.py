@@ -175,6 +175,25 @@ def test_cases_run_in_turns_in_another_process_and_are_written():
     assert written["bounds"][0]["met"] is True
 
 
+def test_an_engine_keeps_no_memory_while_others_are_measured():
+    workers = Workers(sys.executable, sys.executable)
+    groups = [
+        Group(name, [Case(name, name, "lookup", {**NUMPY, "method": "one table"})])
+        for name in ("numpy", "torch")
+    ]
+    pids = []
+    try:
+        for group in groups:
+            run_groups([group], workers, 1, lambda name: None)
+            pids.append({name: worker.pid for name, worker in workers._running.items()})
+    finally:
+        workers.close()
+    assert list(pids[0]) == ["numpy"]
+    assert "numpy" not in pids[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0]["numpy"], 0)
+
+
 def test_a_case_that_fails_leaves_the_others():
     cases = [Case("bad", "numpy", "lookup", {"batch": 4}), Case("good", "numpy", "lookup", NUMPY)]
     workers = Workers(sys.executable, sys.executable)

@@ -63,6 +63,7 @@ def test_run_directory_is_complete(run, data):
     assert found["train_rows"] == 1200
     assert found["steps"] == 3 * 38
     assert found["synthetic"] is False
+    assert found["native_kernels"] is False  # The tests leave them out.
     config = json.loads((run / "config.json").read_text())
     assert config["options"]["data"] == [str(data)]
     assert config["options"]["embedding"] == ["qr"]

@@ -50,6 +50,8 @@ def run_groups(
     found = []
     for group in groups:
         announce(group.name)
+        # What an engine does not give back would be missing from the others' tables.
+        workers.end_all_but({case.engine for case in group.cases})
         load, before = OtherLoad(), workers.processor_seconds()
         results = _run_group(group, workers, rounds)
         share = load.share(workers.processor_seconds() - before)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,11 @@ class Workers:
         worker = self._running.pop(engine_name, None)
         if worker is not None:
             worker.close()
+
+    def end_all_but(self, engine_names: Collection[str]) -> None:
+        """Ends the processes of all other engines."""
+        for name in set(self._running) - set(engine_names):
+            self.end(name)
 
     def release(self) -> None:
         """Frees the cases of all processes; one that cannot is ended."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_compemb import native_kernels
 from tf_compemb._keras import keras
 from tf_compemb.optimizers import flush_rows
 from tf_compemb.training import build, report
@@ -246,4 +247,5 @@ class Trainer:
             "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
             "train_rows": stop - start,
             "synthetic": bool(self.data.synthetic),
+            "native_kernels": native_kernels.available(),
         }
