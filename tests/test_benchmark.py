@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -140,6 +141,18 @@ def test_scale_holds_every_optimizer_of_ours_full_and_compressed():
         for batch in (128, 2048)
         for n in rows
     }
+
+
+def test_the_suite_of_methods_holds_every_method():
+    registered = "from tf_compemb.layers.registry import method_names; import tf_compemb.layers"
+    known = subprocess.run(
+        [sys.executable, "-c", f"{registered}; print(*method_names())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for group in make_suites(quick=False)["methods"].groups:
+        assert sorted(case.name for case in group.cases) == sorted(known.stdout.split())
 
 
 def test_ids_are_in_range_skewed_and_the_same_again():

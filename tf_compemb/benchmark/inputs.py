@@ -22,7 +22,13 @@ def scaled_cardinalities(rows: int) -> list[int]:
 
 def id_batches(cardinalities: list[int], batch: int, seed: int = 0) -> np.ndarray:
     """Ids with a long tail, `floor(n * u^2)` for uniform u, int64 (BATCHES, batch, fields)."""
-    uniform = np.random.default_rng(seed).random((BATCHES, batch, len(cardinalities)))
+    rows = ids_of_rows(cardinalities, BATCHES * batch, seed)
+    return rows.reshape(BATCHES, batch, len(cardinalities))
+
+
+def ids_of_rows(cardinalities: list[int], rows: int, seed: int = 0) -> np.ndarray:
+    """As `id_batches`, int64 (rows, fields)."""
+    uniform = np.random.default_rng(seed).random((rows, len(cardinalities)))
     return (uniform**2 * np.asarray(cardinalities)).astype(np.int64)
 
 

@@ -11,3 +11,28 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "crt": ("compositional", {"partitions": 2, "family": "chinese_remainder"}),
     "path": ("path", {"collisions": 4, "hidden_units": [64]}),
 }
+
+# Every name in the registry, which would import TensorFlow; a test compares.
+EVERY_METHOD = (
+    "full",
+    "hash",
+    "qr",
+    "compositional",
+    "path",
+    "frequency_threshold",
+    "memcom",
+    "binary_code",
+    "hash_embeddings",
+    "double_hash",
+    "unified",
+    "robe",
+    "lma",
+    "cafe",
+    "low_rank",
+    "mlet",
+    "tt",
+    "stt",
+    "fpd",
+    "ant",
+    "dhe",
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_compemb.benchmark.cases import Bound, Case, Group, Suite
 from tf_compemb.benchmark.device_suite import device_suite
-from tf_compemb.benchmark.methods import METHODS
+from tf_compemb.benchmark.methods import EVERY_METHOD, METHODS
 from tf_compemb.benchmark.product_suites import ingest_suite, memory_suite, serve_suite
 
 DIM = 16
@@ -41,6 +41,7 @@ def make_suites(quick: bool, device: str = "gpu") -> dict[str, Suite]:
         _step(quick),
         _train(quick),
         _scale(quick),
+        _methods(quick),
         ingest_suite(quick),
         serve_suite(quick),
         memory_suite(quick),
@@ -138,6 +139,24 @@ def _scale(quick: bool) -> Suite:
         "/ base: over the step with the smallest tables.",
         groups,
         plot="lines",
+    )
+
+
+def _methods(quick: bool) -> Suite:
+    groups = []
+    for task in ("lookup", "step"):
+        for rows, batch in _sizes(quick):
+            common = {"rows": rows, "batch": batch, "dim": DIM, "optimizer": "adagrad"}
+            cases = [
+                Case(name, "tf_keras", task, {**common, "method": name, "divisor": 10})
+                for name in EVERY_METHOD
+            ]
+            groups.append(Group(f"{task}, {rows:,} rows, batch {batch}", cases, "full", None))
+    return Suite(
+        "methods",
+        "Every method at a tenth of the full tables' bytes",
+        "Sized as in the leaderboard; updates by Adagrad; in tf_keras. / base: over full tables.",
+        groups,
     )
 
 

@@ -116,14 +116,19 @@ def layer_and_ids(settings: dict[str, Any]) -> tuple[Any, Iterator[Any]]:
     import tensorflow as tf
 
     sizes = inputs.scaled_cardinalities(settings["rows"])
-    layer = make_layer(settings["method"], sizes, settings["dim"], settings["batch"])
+    layer = make_layer(settings, sizes)
     ids = cycle([tf.constant(x) for x in inputs.id_batches(sizes, settings["batch"])])
     layer(next(ids))
     return layer, ids
 
 
-def make_layer(method: str, sizes: list[int], dim: int, batch: int) -> Any:
+def make_layer(settings: dict[str, Any], sizes: list[int]) -> Any:
     """A layer from ids (batch, fields) to vectors (batch, fields, dim)."""
+    method, dim = settings["method"], settings["dim"]
+    if "divisor" in settings:
+        from tf_compemb.benchmark.engines.budgeted_layer import budgeted_layer
+
+        return budgeted_layer(method, sizes, dim, settings["divisor"])
     if method in METHODS:
         from tf_compemb import EmbeddingCollection
 
@@ -137,7 +142,7 @@ def make_layer(method: str, sizes: list[int], dim: int, batch: int) -> Any:
         "keras-rs": other_layers.keras_rs_tables,
         "none": other_layers.no_tables,
     }
-    return makers[method](sizes, dim, batch)
+    return makers[method](sizes, dim, settings["batch"])
 
 
 def make_optimizer(settings: dict[str, Any]) -> Any:
