@@ -25,7 +25,7 @@ def budgeted_layer(method: str, sizes: list[int], dim: int, divisor: int) -> Any
 
     if method == "full":
         return EmbeddingCollection(sizes, dim)
-    options = TrainingOptions(embedding=[method], dim=dim)
+    options = TrainingOptions(embedding=(method,), dim=dim)
     try:
         overrides = overrides_within(options, sizes, divisor, full_share=0.1)
     except BudgetError as error:
