@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import BACKEND, id_dtype, ops, traced_for_lite
+from tf_compemb._keras import BACKEND, id_dtype, ops, runs_op_by_op_on_cpu, traced_for_lite
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding, combine
 from tf_compemb.layers.group_lookup import GroupLookup
@@ -129,9 +129,13 @@ class FusedLookup(GroupLookup):
         return combine(self.operation, factors)
 
     def _arithmetic_dtype(self) -> str:
-        """The type of ids and row numbers: TensorFlow takes half the time for 32 bits."""
+        """The type of ids and row numbers: 32 bits take TensorFlow half the time on a CPU.
+
+        For a GPU it computes them on the CPU, and those of 64 bits on the GPU.
+        """
         fits = max(self._input_dims.max(), self._rows.sum(axis=1).max()) < 2**31
-        return "int32" if BACKEND == "tensorflow" and fits else id_dtype()
+        on_cpu = BACKEND == "tensorflow" and runs_op_by_op_on_cpu()
+        return "int32" if on_cpu and fits else id_dtype()
 
     def field_vectors(self, position: int, ids: Any) -> Any:
         """Vectors (m, *vector_shape) of ids (m,) of the field at `position` in the group."""
