@@ -52,6 +52,22 @@ def test_the_tensorflow_step_is_the_step(method, stock_optimizer):
     assert np.abs(after - before).max() > 1e-3
 
 
+@on_tensorflow
+@pytest.mark.parametrize("method", ["bare path, fused", "bare path, partitioned"])
+def test_the_bare_path_is_its_formula(method):
+    from tf_compemb.benchmark.engines.keras_tensorflow import layer_and_ids
+
+    layer, ids = layer_and_ids({**SETTINGS, "method": method})
+    ids = next(ids).numpy()
+    base, *networks = (w.numpy() for w in layer.weights)
+    base_offsets = inputs.offsets([-(-n // 4) for n in SIZES])
+    for field, row in [(0, 0), (2, 5), (25, 15)]:
+        first, first_bias, last, last_bias = (w[field, ids[row, field] % 4] for w in networks)
+        z = base[base_offsets[field] + ids[row, field] // 4]
+        z = np.maximum(z @ first + first_bias, 0) @ last + last_bias
+        np.testing.assert_allclose(layer(ids)[row, field], z, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["bags", "one table", "tbe", "torchrec"])
 def test_the_torch_step_is_the_step(method):
     pytest.importorskip("torch")

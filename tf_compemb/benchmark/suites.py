@@ -253,9 +253,14 @@ def _compared(name: str, task: str, common: dict[str, Any], cases: list[Case]) -
         for engine in RUNTIMES
         for method in ("hash", "qr", "crt")
     ]
+    bare = [
+        Case(f"tf_keras, {form}", "tf_keras", task, {**common, "method": form})
+        for form in ("bare path, fused", "bare path, partitioned")
+    ]
+    bounds += [Bound(_ours_name("path", "tf_keras"), case.name, 2.0) for case in bare]
     if task == "step" and any(case.engine == "fbgemm" for case in cases):
         bounds += [Bound(_ours_name("full", engine), "FBGEMM TBE", 1.2) for engine in RUNTIMES]
-    return Group(name, [*cases, limit], _ours_name("full", "tf_keras"), limit.name, bounds)
+    return Group(name, [*cases, *bare, limit], _ours_name("full", "tf_keras"), limit.name, bounds)
 
 
 def _bounds_over_peers(peers: list[Case], at_most: float) -> list[Bound]:
