@@ -261,6 +261,16 @@ CASES = [
         served_tolerance=1e-6,
     ),
     Case(
+        layers.ANTEmbedding,
+        {"num_anchors": 3, "nonzeros": 3},
+        lambda w, i, n: w["transform"][i] @ w["anchors"],
+        lambda n, d: 3 * n + 3 * d,
+        # Three numbers a row of 5 bytes, and 4 of the row; a table where that is smaller.
+        served_bytes=lambda n, d: min(19 * n + 4 + 4 * 3 * d, 4 * n * d),
+        served_tolerance=1e-6,
+        variance_tolerance=0.3,
+    ),
+    Case(
         layers.TTEmbedding,
         {"rank": [3, 2], "num_frequent": 15},
         frequent_or_train,

@@ -7,6 +7,7 @@ from tf_compemb.layers.compositional.k_partition import (
 )
 from tf_compemb.layers.compositional.path import PathEmbedding as PathEmbedding
 from tf_compemb.layers.compositional.quotient_remainder import QREmbedding as QREmbedding
+from tf_compemb.layers.decomposition.ant import ANTEmbedding as ANTEmbedding
 from tf_compemb.layers.decomposition.dhe import DeepHashEmbedding as DeepHashEmbedding
 from tf_compemb.layers.decomposition.fpd import FPDEmbedding as FPDEmbedding
 from tf_compemb.layers.decomposition.low_rank import LowRankEmbedding as LowRankEmbedding

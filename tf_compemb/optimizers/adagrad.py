@@ -60,7 +60,7 @@ class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-
         total = tf.gather(accumulator, rows) + self.accumulated(gradient, variable)
         step = learning_rate * tf.math.rsqrt(total + self.epsilon) * gradient
         write_rows(accumulator, rows, total)
-        write_rows(variable, rows, tf.gather(variable, rows) - step)
+        self.write_weights(variable, rows, tf.gather(variable, rows) - step)
 
     def update_natively(
         self, kernels: Any, variable: Any, gradient: Any, learning_rate: Any

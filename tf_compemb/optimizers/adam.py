@@ -9,7 +9,7 @@ from typing import Any
 from tf_compemb._keras import BACKEND, LEGACY, add_slices, register
 from tf_compemb.optimizers.idle_series import idle_weights
 from tf_compemb.optimizers.row_adam import Moments, RowAdam
-from tf_compemb.optimizers.row_updates import is_row_table, write_rows
+from tf_compemb.optimizers.row_updates import is_row_table
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -29,6 +29,9 @@ class Adam(RowAdam):
 
     The optimiser must be built before the training step is traced. Keras 3's `fit` does that;
     elsewhere call `optimizer.build(model.trainable_variables)`, under a strategy in its scope.
+
+    Rows under a constraint keep it when they are read, updated or flushed, but the movement of the
+    steps that they missed is added up without it.
 
     Variables without `row_catch_up` take the stock rule, sparse gradients made dense. On the JAX
     and torch backends this is the stock optimiser: gradients are dense there.
@@ -152,14 +155,14 @@ class Adam(RowAdam):
         weights = tf.gather(variable, rows) - self._history.movement(stored, self.epsilon)
         first = stored.first * catch_up.decay(self.beta_1, idle, weights.dtype)
         second = stored.second * catch_up.decay(self.beta_2, idle, weights.dtype)
-        return weights, Moments(first, second, stored.largest_second)
+        return self.constrained(variable, weights), Moments(first, second, stored.largest_second)
 
     def _write_rows_after(
         self, step: Any, variable: Any, rows: Any, weights: Any, moments: Moments
     ) -> None:
         last_step = catch_up.step_number(step, weights.dtype)
         moments.last_step = tf.fill([tf.shape(rows)[0], 1], last_step)
-        write_rows(variable, rows, weights)
+        self.write_weights(variable, rows, weights)
         self.moments_of(variable).write(rows, moments)
 
     def _recorded(self, apply: Callable, grads: Any, *args: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 
 from tf_compemb._keras import BACKEND, register
 from tf_compemb.optimizers.row_adam import RowAdam
-from tf_compemb.optimizers.row_updates import write_rows
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -56,5 +55,5 @@ class LazyAdam(RowAdam):
         step_size = self.step_size(learning_rate, self.iterations + 1)
         weights = tf.gather(variable, rows)
         weights, moments = self.step_rows(weights, stored.read(rows), gradient, step_size)
-        write_rows(variable, rows, weights)
+        self.write_weights(variable, rows, weights)
         stored.write(rows, moments)

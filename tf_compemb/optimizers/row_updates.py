@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, add_slices
 from tf_compemb.native_kernels import kernels_for
+from tf_compemb.storage.row_constraint import taken_constraint
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -49,17 +51,19 @@ class RowUpdates:
     """Mixin over a stock optimiser: sparse gradients update rows, dense ones take the stock rule.
 
     A subclass defines `update_rows(variable, rows, gradient, learning_rate)`. It is called under
-    TensorFlow for a `tf.IndexedSlices` gradient, with every row once. The cost of a step then
-    grows with the batch and not with the table. Small tables have dense gradients; a rule that
-    moves rows whose gradient is zero defines `dense_step` for them too.
+    TensorFlow for a `tf.IndexedSlices` gradient, with every row once, and writes by
+    `write_weights`, so that constraints of rows hold. The cost of a step then grows with the batch
+    and not with the table. Small tables have dense gradients; a rule that moves rows whose gradient
+    is zero defines `dense_step` for them too.
 
     Raises:
         ValueError: An option in `REFUSED_OPTIONS` was given, most of which would visit whole
-            tables at every step; or, on building, a table has a constraint, which would too.
+            tables at every step; or, on building, a table has a constraint which would too.
     """
 
     # Whether `tf_compemb.native_kernels` has the rule.
     has_native_update = False
+    _row_constraints: Sequence[Any] = ()  # By the index of the variable.
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if LEGACY:
@@ -85,14 +89,16 @@ class RowUpdates:
         super().build(variables)  # type: ignore[misc]
 
     def prepare_tables(self, variables: Any) -> None:
-        """Refuses constraints on tables; takes the tables over from their last optimiser."""
+        """Takes the tables, and constraints of single rows, over from their last optimiser.
+
+        Raises:
+            ValueError: A table has a constraint of another kind.
+        """
         self._tables = {i for i, variable in enumerate(variables) if is_row_table(variable)}
+        self._row_constraints = [
+            taken_constraint(variable) if is_row_table(variable) else None for variable in variables
+        ]
         for table in filter(is_row_table, variables):
-            if getattr(table, "constraint", None) is not None:
-                raise ValueError(
-                    f"The table {table.name} has a constraint, which would visit every row at "
-                    "every step. Remove the constraint."
-                )
             if table.row_catch_up is not None:
                 table.row_catch_up.flush()
                 table.row_catch_up = None
@@ -116,7 +122,8 @@ class RowUpdates:
         """Updates one variable; Keras calls this."""
         if BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices):
             rate = tf.cast(self._rate(learning_rate), variable.dtype)
-            kernels = kernels_for(variable, gradient) if self.has_native_update else None
+            by_kernels = self.has_native_update and self.constraint_of(variable) is None
+            kernels = kernels_for(variable, gradient) if by_kernels else None
             if kernels is not None:
                 self.update_natively(kernels, variable, gradient, rate)
                 return
@@ -124,6 +131,23 @@ class RowUpdates:
             self.update_rows(variable, rows, tf.cast(sums, variable.dtype), rate)
         else:
             self.dense_step(gradient, variable, learning_rate)
+            constraint = self.constraint_of(variable)
+            if constraint is not None:
+                variable.assign(constraint(variable))
+
+    def constraint_of(self, variable: Any) -> Any:
+        """The constraint under which rows of a variable are written, or None."""
+        constraints = self._row_constraints
+        return constraints[self.variable_index(variable)] if constraints else None
+
+    def constrained(self, variable: Any, values: Any) -> Any:
+        """Rows of a variable as its constraint leaves them."""
+        constraint = self.constraint_of(variable)
+        return values if constraint is None else constraint(values)
+
+    def write_weights(self, variable: Any, rows: Any, values: Any) -> None:
+        """Overwrites distinct rows of a variable, as its constraint leaves them."""
+        write_rows(variable, rows, self.constrained(variable, values))
 
     def dense_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """The stock rule."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, keras, register
-from tf_compemb.optimizers.row_updates import RowUpdates, write_rows
+from tf_compemb.optimizers.row_updates import RowUpdates
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -58,7 +58,8 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc, name-defined]
 
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Moves rows against their gradients."""
-        write_rows(variable, rows, tf.gather(variable, rows) - learning_rate * gradient)
+        rows_after = tf.gather(variable, rows) - learning_rate * gradient
+        self.write_weights(variable, rows, rows_after)
 
     def update_natively(
         self, kernels: Any, variable: Any, gradient: Any, learning_rate: Any
