@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,32 @@ def test_bad_methods(data, tmp_path, capsys, monkeypatch):
     }.items():
         assert_user_error(capsys, word, *common, *arguments)
         assert not (tmp_path / "run").exists()
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tf_compemb.train import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_method_of_one_device_under_a_strategy_of_two(data, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["--data", data, "--out", out, "--embedding", "cafe", "--threshold", 0, *SMALL]
+    arguments += ["--option", "num_hot=1", "--strategy", "mirrored", "--json"]
+    command = [sys.executable, "-c", TWO_DEVICES, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.strip().splitlines()[-1] == (
+        "error: The method cafe follows the gradients of one device, and there are 2: "
+        "train without --strategy."
+    )
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(data, tmp_path, capsys):

@@ -174,6 +174,11 @@ class EmbeddingCollection(Layer):
         """Vectors for one row: the fields', or more under operation="feature"."""
         return sum(_vectors_of(layer) for layer in self._fields.layers)
 
+    @property
+    def methods_of_one_device(self) -> list[str]:
+        """Names of its methods that cannot be trained by replicas, which would learn apart."""
+        return sorted({x.method_name for x in self._fields.layers if x.needs_one_device})
+
     def build(self, input_shape: Any = None) -> None:
         """Creates the variables of every field."""
         if self.built:

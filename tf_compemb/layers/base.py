@@ -69,6 +69,8 @@ class CompressedEmbedding(Layer):
     needs_frequencies = False
     # Whether it takes `sampled_ids`, the ids that the field has in a sample of training rows.
     needs_sampled_ids = False
+    # Whether training must be on one device, without replicas.
+    needs_one_device = False
     # Whether a full table of the same width is larger than what is served.
     compresses = True
 

@@ -26,6 +26,20 @@ def make_strategy(name: str) -> Any:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+def check_replicas(strategy: Any, collection: Any) -> None:
+    """Whether the methods of an `EmbeddingCollection` can be trained under a strategy.
+
+    Raises:
+        UserError: A method follows the gradients of one device, and there are several.
+    """
+    methods, replicas = collection.methods_of_one_device, strategy.num_replicas_in_sync
+    if methods and replicas > 1:
+        raise UserError(
+            f"The method {' and '.join(methods)} follows the gradients of one device, and there "
+            f"are {replicas}: train without --strategy."
+        )
+
+
 def own_out(out: str, strategy: str) -> str:
     """The run directory of this process: `out`, or for a worker but the first `out-worker-N`.
 

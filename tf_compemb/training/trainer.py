@@ -29,7 +29,7 @@ from tf_compemb.training.run_directory import RunDirectory, write_json
 from tf_compemb.training.run_encoder import store_encoder
 from tf_compemb.training.saved_runs import save_model
 from tf_compemb.training.step_callback import Cadence, StepCallback
-from tf_compemb.training.strategy import make_strategy
+from tf_compemb.training.strategy import check_replicas, make_strategy
 
 
 def train(options: TrainingOptions, run: RunDirectory, data: Any) -> dict[str, Any]:
@@ -96,6 +96,7 @@ class Trainer:
         keras.utils.set_random_seed(options.seed)
         tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
         self.collection = build.build_collection(options, data.cardinalities, data)
+        check_replicas(strategy, self.collection)
         with strategy.scope():
             self.model = build.build_model(options, self.collection)
             self.model.build_on_one_row()

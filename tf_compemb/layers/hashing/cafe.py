@@ -93,6 +93,11 @@ class CAFEEmbedding(CompressedEmbedding):
         self.num_hot = int(num_hot)
         self.num_buckets = positive_integer("num_buckets", num_buckets)
 
+    @property
+    def needs_one_device(self) -> bool:  # type: ignore[override]
+        """Whether there is a sketch to follow the gradients."""
+        return self.num_hot > 0
+
     @classmethod
     def budget_grid(
         cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
