@@ -55,17 +55,28 @@ def test_the_tensorflow_step_is_the_step(method, stock_optimizer):
 @on_tensorflow
 @pytest.mark.parametrize("method", ["bare path, fused", "bare path, partitioned"])
 def test_the_bare_path_is_its_formula(method):
+    from tf_compemb import EmbeddingCollection
     from tf_compemb.benchmark.engines.keras_tensorflow import layer_and_ids
 
-    layer, ids = layer_and_ids({**SETTINGS, "method": method})
+    settings = {**SETTINGS, "rows": 20_000, "method": method}
+    sizes = inputs.scaled_cardinalities(settings["rows"])
+    layer, ids = layer_and_ids(settings)
     ids = next(ids).numpy()
     base, *networks = (w.numpy() for w in layer.weights)
-    base_offsets = inputs.offsets([-(-n // 4) for n in SIZES])
-    for field, row in [(0, 0), (2, 5), (25, 15)]:
-        first, first_bias, last, last_bias = (w[field, ids[row, field] % 4] for w in networks)
-        z = base[base_offsets[field] + ids[row, field] // 4]
-        z = np.maximum(z @ first + first_bias, 0) @ last + last_bias
-        np.testing.assert_allclose(layer(ids)[row, field], z, rtol=1e-4, atol=1e-6)
+    ours = EmbeddingCollection(sizes, 4, "path", options={"hidden_units": [64]})
+    assert sum(w.size for w in (base, *networks)) == ours.footprint().parameters
+    chosen = [f for f, n in enumerate(sizes) if n * 4 > -(-n // 4) * 4 + 4 * (9 * 64 + 4)]
+    others = [f for f in range(26) if f not in chosen]
+    rows = [-(-n // 4) if f in chosen else n for f, n in enumerate(sizes)]
+    found = layer(ids).numpy()
+    assert 0 < len(chosen) < 26
+    for column, field in enumerate(chosen + others):
+        i = ids[3, field]
+        z = base[inputs.offsets(rows)[field] + (i // 4 if field in chosen else i)]
+        if field in chosen:
+            first, first_bias, last, last_bias = (w[column, i % 4] for w in networks)
+            z = np.maximum(z @ first + first_bias, 0) @ last + last_bias
+        np.testing.assert_allclose(found[3, column], z, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["bags", "one table", "tbe", "torchrec"])

@@ -1,12 +1,13 @@
 """The quickest forms of path-based embeddings, as bare TensorFlow without layers of their own.
 
-In every field an id's quotient by 4 chooses a row and its remainder one of 4 networks 16-64-16.
+In a large field an id's quotient by 4 chooses a row and its remainder one of 4 networks 16-64-16.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_compemb.benchmark.engines.other_layers import Tables
@@ -18,6 +19,8 @@ _COLLISIONS, _HIDDEN = 4, 64
 class BarePath(Tables):
     """Rows of all fields in one table; the networks of a field are stacked.
 
+    As in a collection, fields that networks would not make smaller are plain rows.
+
     Args:
         sizes: Ids of each field.
         dim: Width of the vectors.
@@ -25,29 +28,43 @@ class BarePath(Tables):
 
     def __init__(self, sizes: list[int], dim: int) -> None:
         super().__init__(sizes, dim)
-        rows = [-(-n // _COLLISIONS) for n in sizes]
+        networks = _COLLISIONS * (2 * dim * _HIDDEN + _HIDDEN + dim)
+        self.chosen = [
+            f for f, n in enumerate(sizes) if -(-n // _COLLISIONS) * dim + networks < n * dim
+        ]
+        self._divisors = np.array(
+            [_COLLISIONS if f in self.chosen else 1 for f in range(len(sizes))]
+        )
+        rows = list(-(-np.array(sizes) // self._divisors))
         self._offsets = offsets(rows)
-        fields = len(sizes)
+        fields = len(self.chosen)
         self.base = self.add_weight(name="base", shape=(sum(rows), dim))
         self.first = self.add_weight(name="first", shape=(fields, _COLLISIONS, dim, _HIDDEN))
         self.first_bias = self.add_weight(name="first_bias", shape=(fields, _COLLISIONS, _HIDDEN))
         self.last = self.add_weight(name="last", shape=(fields, _COLLISIONS, _HIDDEN, dim))
         self.last_bias = self.add_weight(name="last_bias", shape=(fields, _COLLISIONS, dim))
 
-    def rows_and_classes(self, ids: Any) -> tuple[Any, Any]:
-        """Rows (batch, fields, dim) and numbers of networks (batch, fields)."""
+    def call(self, ids: Any) -> Any:
+        """Vectors (batch, fields, dim): those through networks first, then the others."""
         table = self.base if isinstance(self.base, tf.Variable) else self.base.value
-        return tf.gather(table, ids // _COLLISIONS + self._offsets), ids % _COLLISIONS
+        rows = tf.gather(table, ids // self._divisors + self._offsets)
+        others = [f for f in range(self.num_vectors) if f not in self.chosen]
+        classes = tf.gather(ids, self.chosen, axis=1) % _COLLISIONS
+        vectors = self.through_networks(tf.gather(rows, self.chosen, axis=1), classes)
+        return tf.concat([vectors, tf.gather(rows, others, axis=1)], axis=1)
+
+    def through_networks(self, rows: Any, classes: Any) -> Any:
+        """Rows (batch, chosen, dim) through the networks `classes` (batch, chosen)."""
+        raise NotImplementedError
 
 
 class FusedPath(BarePath):
     """All fields as one: rows spread by their network's place, then its output chosen."""
 
-    def call(self, ids: Any) -> Any:
+    def through_networks(self, rows: Any, classes: Any) -> Any:
         """Two products for each field, of which a mask leaves the chosen network."""
-        rows, classes = self.rows_and_classes(ids)
         own = tf.one_hot(classes, _COLLISIONS, dtype=rows.dtype)
-        fields, dim = self.num_vectors, self.output_dim
+        fields, dim = len(self.chosen), self.output_dim
         spread = tf.reshape(rows[:, :, None] * own[..., None], (-1, fields, _COLLISIONS * dim))
         kernel = tf.reshape(self.first, (fields, _COLLISIONS * dim, _HIDDEN))
         hidden = tf.einsum("bfi,fih->bfh", spread, kernel)
@@ -59,10 +76,10 @@ class FusedPath(BarePath):
 class PartitionedPath(BarePath):
     """Field by field: the rows of each network through it, then back in order."""
 
-    def call(self, ids: Any) -> Any:
+    def through_networks(self, rows: Any, classes: Any) -> Any:
         """Two products for each network."""
-        rows, classes = self.rows_and_classes(ids)
-        return tf.stack([self._field(f, rows[:, f], classes[:, f]) for f in range(ids.shape[1])], 1)
+        fields = range(len(self.chosen))
+        return tf.stack([self._field(f, rows[:, f], classes[:, f]) for f in fields], 1)
 
     def _field(self, f: int, rows: Any, classes: Any) -> Any:
         classes = tf.cast(classes, tf.int32)
