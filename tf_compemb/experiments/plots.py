@@ -74,14 +74,15 @@ def plot(figure: FigureData, stem: Path) -> list[Path]:
         "sizes": _sizes,
         "hidden": _hidden,
     }[figure.grid.plot]
-    with _canvas() as canvas:
+    with empty_canvas() as canvas:
         draw(canvas, figure)
         canvas.suptitle(figure.title, fontsize="medium")
-        return _save(canvas, stem)
+        return save_canvas(canvas, stem)
 
 
 @contextmanager
-def _canvas() -> Iterator[Any]:
+def empty_canvas() -> Iterator[Any]:
+    """An empty Matplotlib figure of this package's size."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -93,7 +94,8 @@ def _canvas() -> Iterator[Any]:
         yield figure
 
 
-def _save(canvas: Any, stem: Path) -> list[Path]:
+def save_canvas(canvas: Any, stem: Path) -> list[Path]:
+    """Writes a figure to `stem`.png and `stem`.svg, the same bytes for the same figure."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     for path in paths:
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}

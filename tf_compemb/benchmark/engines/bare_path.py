@@ -39,6 +39,8 @@ class BarePath(Tables):
         self._offsets = offsets(rows)
         fields = len(self.chosen)
         self.base = self.add_weight(name="base", shape=(sum(rows), dim))
+        if not fields:
+            return
         self.first = self.add_weight(name="first", shape=(fields, _COLLISIONS, dim, _HIDDEN))
         self.first_bias = self.add_weight(name="first_bias", shape=(fields, _COLLISIONS, _HIDDEN))
         self.last = self.add_weight(name="last", shape=(fields, _COLLISIONS, _HIDDEN, dim))
@@ -48,6 +50,8 @@ class BarePath(Tables):
         """Vectors (batch, fields, dim): those through networks first, then the others."""
         table = self.base if isinstance(self.base, tf.Variable) else self.base.value
         rows = tf.gather(table, ids // self._divisors + self._offsets)
+        if not self.chosen:
+            return rows
         others = [f for f in range(self.num_vectors) if f not in self.chosen]
         classes = tf.gather(ids, self.chosen, axis=1) % _COLLISIONS
         vectors = self.through_networks(tf.gather(rows, self.chosen, axis=1), classes)
