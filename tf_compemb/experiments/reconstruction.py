@@ -62,9 +62,9 @@ def _run(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "reconstruction.csv", COLUMNS, rows)
     synthetic = bool(run.read_config()["data"]["synthetic"])
-    title = f"{field}, {table.shape[0]:,} ids, trained{' on synthetic data' if synthetic else ''}"
+    title = f"{field}, {table.shape[0]:,} ids{', synthetic data' if synthetic else ''}"
     _print(title, rows)
-    _plot(title, rows, table.nbytes, out)
+    _plot(title, rows, out)
     print(f"written to {out}")
 
 
@@ -148,17 +148,18 @@ def _print(title: str, rows: list[tuple[Any, ...]]) -> None:
     Console().print(shown)
 
 
-def _plot(title: str, rows: list[tuple[Any, ...]], full_bytes: int, out: Path) -> None:
+def _plot(title: str, rows: list[tuple[Any, ...]], out: Path) -> None:
     from tf_compemb.experiments.plots import empty_canvas, save_canvas
 
     with empty_canvas() as canvas:
         axes = canvas.subplots()
         names = sorted({row[0] for row in rows})
         for i, name in enumerate(names):
-            points = [(row[3] / full_bytes, row[4]) for row in rows if row[0] == name]
+            points = [(row[1], row[4]) for row in rows if row[0] == name]
             axes.plot(*zip(*points, strict=True), marker="osD^vPX*"[i % 8], label=name)
-        axes.set_xscale("log")
-        axes.set_xlabel("served bytes over the table's (logarithmic)")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("times smaller than the table (logarithmic)")
         axes.set_ylabel("error over the table's norm")
         axes.grid(alpha=0.3)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
