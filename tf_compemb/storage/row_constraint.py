@@ -22,9 +22,9 @@ class SparseRows(RowConstraint):
     Args:
         nonzeros: Integer, at most how many of a row stay, the largest; of equals the first.
 
-    >>> found = SparseRows(nonzeros=2)(np.array([[0.3, -0.2, 0.1, 0.4], [0.5, 0.5, 0.5, 0.0]]))
+    >>> found = SparseRows(nonzeros=2)(np.array([[0.25, -0.2, 0.1, 0.75], [0.5, 0.5, 0.5, 0.0]]))
     >>> np.asarray(found).tolist()
-    [[0.3, 0.0, 0.0, 0.4], [0.5, 0.5, 0.0, 0.0]]
+    [[0.25, 0.0, 0.0, 0.75], [0.5, 0.5, 0.0, 0.0]]
     """
 
     def __init__(self, nonzeros: int) -> None:
