@@ -59,6 +59,7 @@ __all__ = [
     "LEGACY",
     "RUNTIME",
     "Layer",
+    "add_rows",
     "add_slices",
     "all_below",
     "concrete",
@@ -236,12 +237,19 @@ def add_slices(slices: Any, rows: Any, num_rows: Any) -> Any:
     if not runs_op_by_op_on_cpu():
         shape = [tf.cast(size, rows.dtype) for size in (num_rows, tf.shape(slices)[1])]
         return tf.scatter_nd(rows[:, None], slices, shape)
-    count = tf.size(rows, rows.dtype)
+    return add_rows(slices, tf.range(tf.size(rows, rows.dtype)), rows, num_rows)
+
+
+def add_rows(matrix: Any, sources: Any, targets: Any, num_rows: Any) -> Any:
+    """Sums (num_rows, width): row `sources[k]` of a TensorFlow matrix is added to `targets[k]`.
+
+    The product of a sparse matrix of ones with the matrix; see `runs_op_by_op_on_cpu`.
+    """
     return tf.raw_ops.SparseTensorDenseMatMul(
-        a_indices=tf.stack([rows, tf.range(count)], axis=1),
-        a_values=tf.ones([count], slices.dtype),
-        a_shape=[tf.cast(num_rows, tf.int64), tf.cast(count, tf.int64)],
-        b=slices,
+        a_indices=tf.stack([targets, sources], axis=1),
+        a_values=tf.ones(tf.shape(sources), matrix.dtype),
+        a_shape=[tf.cast(size, tf.int64) for size in (num_rows, tf.shape(matrix)[0])],
+        b=matrix,
     )
 
 

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 _LOSS = "test cross entropy (nats)"
 _COLORS = {"full": "black", "hash": "tab:gray"}
-_MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*"
 # More series than this are told apart by panels and not by colours.
 _MOST_LINES = 9
 _PANEL_COLUMNS = 4
@@ -234,7 +234,7 @@ def _sizes(canvas: Any, figure: FigureData) -> None:
             if own and own[0][0] is None:
                 panel.axhline(own[0][1], color=_color(name, i), label=label, linestyle="--")
             elif own:
-                style = f"{_MARKERS[i % len(_MARKERS)]}-"
+                style = f"{MARKERS[i % len(MARKERS)]}-"
                 panel.plot(
                     *zip(*own, strict=True),
                     style,
@@ -258,7 +258,7 @@ def _errors(axes: Any, x: Sequence[float], rows: Sequence[Row], label: str, name
         x,
         [row["test_loss"] for row in rows],
         yerr=[row["test_loss_sd"] or 0 for row in rows],
-        fmt=f"{_MARKERS[i % len(_MARKERS)]}-",
+        fmt=f"{MARKERS[i % len(MARKERS)]}-",
         color=_color(name, i),
         linewidth=1,
         markersize=5,

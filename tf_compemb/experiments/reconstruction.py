@@ -149,14 +149,14 @@ def _print(title: str, rows: list[tuple[Any, ...]]) -> None:
 
 
 def _plot(title: str, rows: list[tuple[Any, ...]], out: Path) -> None:
-    from tf_compemb.experiments.plots import empty_canvas, save_canvas
+    from tf_compemb.experiments.plots import MARKERS, empty_canvas, save_canvas
 
     with empty_canvas() as canvas:
         axes = canvas.subplots()
         names = sorted({row[0] for row in rows})
         for i, name in enumerate(names):
             points = [(row[1], row[4]) for row in rows if row[0] == name]
-            axes.plot(*zip(*points, strict=True), marker="osD^vPX*"[i % 8], label=name)
+            axes.plot(*zip(*points, strict=True), marker=MARKERS[i % len(MARKERS)], label=name)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("times smaller than the table (logarithmic)")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_compemb._keras import BACKEND, add_slices, in_training, ops, runs_op_by_op_on_cpu
+from tf_compemb._keras import (
+    BACKEND,
+    add_rows,
+    add_slices,
+    in_training,
+    ops,
+    runs_op_by_op_on_cpu,
+)
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -56,10 +63,6 @@ def _gather(table: Any, ids: Any) -> Any:
 def _few_rows(table: Any, ids: Any) -> Any:
     """`tf.gather(table, ids)` as the product of a sparse matrix of ones with the table."""
     flat = tf.reshape(ids, (-1,))
-    rows = tf.raw_ops.SparseTensorDenseMatMul(
-        a_indices=tf.stack([tf.range(tf.size(flat, flat.dtype)), flat], axis=1),
-        a_values=tf.ones(tf.shape(flat), table.dtype),
-        a_shape=tf.stack([tf.size(flat, tf.int64), table.shape[0]]),
-        b=table,
-    )
+    count = tf.size(flat, flat.dtype)
+    rows = add_rows(table, flat, tf.range(count), count)
     return tf.reshape(rows, tf.concat([tf.shape(ids), table.shape[1:]], 0))
