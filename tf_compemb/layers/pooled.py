@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_compemb._keras import gather_rows, id_dtype, ops
 from tf_compemb.layers.base import CompressedEmbedding
+from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.fused import fusion_groups
 from tf_compemb.layers.group_lookup import GroupLookup
 from tf_compemb.storage.table import Spec, StateSpec, TableSpec, read_rows
@@ -41,6 +42,16 @@ class Memory(NamedTuple):
     read: Callable[[Any], Any]
     input_dim: int
     state: Mapping[str, FieldState]
+
+
+def memory_sizes(input_dim: int, output_dim: int) -> list[Settings]:
+    """What `budget_grid` offers for an array: any `memory_size` from one vector's on."""
+    return [
+        Settings(
+            (input_dim - 1) * output_dim + 1,
+            lambda number: {"memory_size": output_dim + number},
+        )
+    ]
 
 
 class PooledEmbedding(CompressedEmbedding):

@@ -13,7 +13,7 @@ from tf_compemb.layers.base import positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.hashing import _minhash
 from tf_compemb.layers.hashing._field_hash import field_hash
-from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants
+from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants, memory_sizes
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions.universal_hash import (
     PRIME,
@@ -112,12 +112,7 @@ class LMAEmbedding(PooledEmbedding):
         cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
     ) -> Iterable[Settings]:
         """Any length from one vector's on, with as many signatures as the memory has vectors."""
-        return [
-            Settings(
-                (input_dim - 1) * output_dim + 1,
-                lambda number: {"memory_size": output_dim + number},
-            )
-        ]
+        return memory_sizes(input_dim, output_dim)
 
     @property
     def num_buckets(self) -> int:

@@ -11,7 +11,7 @@ from tf_compemb._keras import ops
 from tf_compemb.layers.base import positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.hashing._field_hash import field_hash
-from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants
+from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants, memory_sizes
 from tf_compemb.layers.registry import method
 from tf_compemb.storage.table import TableSpec
 
@@ -84,12 +84,7 @@ class ROBEEmbedding(PooledEmbedding):
         cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
     ) -> Iterable[Settings]:
         """Any length from one vector's on."""
-        return [
-            Settings(
-                (input_dim - 1) * output_dim + 1,
-                lambda number: {"memory_size": output_dim + number},
-            )
-        ]
+        return memory_sizes(input_dim, output_dim)
 
     @property
     def pool_key(self) -> tuple:
