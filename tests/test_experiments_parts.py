@@ -170,6 +170,33 @@ def test_summary_by_hand(tmp_path):
     assert statements(found.values()) == []  # No statement of the paper is about this grid.
 
 
+def test_methods_of_one_budget_are_ranked_and_compared_with_all_baselines(tmp_path):
+    series = [
+        {"name": "full", "embedding": "full", "vary": None},
+        *({"name": name, "embedding": name} for name in ("frequency_threshold", "hash", "qr")),
+    ]
+    changes = {"series": series, "comparisons": [], "vary": {"budget": [2, 4]}}
+    changes["baselines"] = ["full", "hash", "frequency_threshold"]
+    grid, points, runs = planned(tmp_path, **changes, optimizers=[{"optimizer": "sgd"}])
+    store = RunStore(tmp_path / "runs")
+    losses = {"full": 0.5, "hash": 0.47, "qr": 0.48, "frequency_threshold": 0.49}
+    for run in runs:
+        more = 0.01 if run.point.value == 4 else 0.0
+        pretend(store, run, losses[run.point.series.name] + more)
+    rows = summary.summarize(grid, results.result_rows(points, runs, store, {}, "f"))
+    shown = summary.shown_rows(rows, grid, "dlrm")
+    assert [(row["series"], row["value"]) for row in shown] == [
+        ("full", None),
+        *((name, "2") for name in ("hash", "qr", "frequency_threshold")),
+        *((name, "4") for name in ("hash", "frequency_threshold")),  # QR does not go so far.
+    ]
+    qr = shown[2]
+    assert qr["loss_minus_frequency_threshold"] == pytest.approx(-0.01)
+    assert qr["loss_minus_frequency_threshold_verdict"] == "lower"
+    assert (qr["loss_minus_hash"], qr["loss_minus_full"]) == pytest.approx((0.01, -0.02))
+    assert shown[3]["loss_minus_frequency_threshold"] is None
+
+
 def test_only_points_of_the_same_setting_are_compared_with_a_baseline(tmp_path):
     series = [
         {"name": "hash", "embedding": "hash", "vary": {"collisions": [3, 4]}},

@@ -17,10 +17,10 @@ from tf_compemb.experiments.outputs import Outputs
 from tf_compemb.experiments.paper import difference_text
 from tf_compemb.experiments.plan import value_text
 from tf_compemb.experiments.results import FINISHED
-from tf_compemb.experiments.summary import BASELINES, kept_rows
+from tf_compemb.experiments.summary import compared_baselines, shown_rows
 from tf_compemb.training.report import megabytes
 
-_COLUMNS = ("method", "optimiser", "served", "test loss", "minus hash", "minus full")
+_COLUMNS = ("method", "optimiser", "served", "test loss")
 
 
 def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) -> None:
@@ -28,8 +28,7 @@ def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) 
     console = Console() if sys.stdout.isatty() else Console(width=130)
     for one in experiments:
         for model in one.models:
-            rows = [r for r in kept_rows(found.summary, model) if r["experiment"] == one.grid.name]
-            if rows:
+            if rows := shown_rows(found.summary, one.grid, model):
                 console.print(_table(one, model, rows))
     for row in found.comparisons:
         if row["difference"] is not None:
@@ -49,7 +48,9 @@ def _table(one: Experiment, model: str, rows: Sequence[Mapping[str, Any]]) -> Ta
     title = f"{one.grid.name}, {model.upper()}, {seeds} seed{'s' if seeds > 1 else ''}"
     title += " (synthetic data)" if one.data.synthetic else ""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(_COLUMNS):
+    baselines = compared_baselines(one.grid)
+    columns = [*_COLUMNS, *(f"minus {name}".replace("_", " ") for name in baselines)]
+    for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i > 1 else "left", no_wrap=True)
     for row in rows:
         spread = "" if row["test_loss_sd"] is None else f" ± {row['test_loss_sd']:.4f}"
@@ -58,7 +59,7 @@ def _table(one: Experiment, model: str, rows: Sequence[Mapping[str, Any]]) -> Ta
             row["optimizer"],
             megabytes(row["embedding_bytes"]),
             f"{row['test_loss']:.4f}{spread}",
-            *(difference_text(row, n).replace("within the noise", "noise") for n in BASELINES),
+            *(difference_text(row, n).replace("within the noise", "noise") for n in baselines),
         )
     return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Outputs:
         summary: A row a point and optimiser.
         comparisons: A row a comparison that a grid names, and model.
         counts: Parameters on the data's and on the public cardinalities.
-        figures: For each experiment and model, the files of its figure without their suffix.
+        figures: For each experiment and model, the files of its figures without their suffix.
     """
 
     results: Rows = field(default_factory=list)
@@ -36,7 +36,7 @@ class Outputs:
     summary: Rows = field(default_factory=list)
     comparisons: Rows = field(default_factory=list)
     counts: Rows = field(default_factory=list)
-    figures: dict[tuple[str, str], Path] = field(default_factory=dict)
+    figures: dict[tuple[str, str], list[Path]] = field(default_factory=dict)
 
 
 def collect(
@@ -80,21 +80,25 @@ def write_tables(found: Outputs, out: Path) -> None:
 def draw_figures(
     experiments: Sequence[Experiment], found: Outputs, store: RunStore, out: Path
 ) -> None:
-    """Draws one figure for each experiment and model that has anything to show."""
+    """Draws the figures of each experiment and model that has anything to show.
+
+    That is one figure, and a second of the AUC where bytes are compared.
+    """
     for one in experiments:
         for model in one.models:
-            rows = [
-                row
-                for row in summary.kept_rows(found.summary, model)
-                if row["experiment"] == one.grid.name
-            ]
+            rows = summary.shown_rows(found.summary, one.grid, model)
             sizes = _sizes(one, model, found.counts)
             if not rows and one.grid.is_trained:
                 continue
             courses = _courses(one, rows, store) if one.grid.plot == "training" else {}
+            figure = FigureData(one.grid, model, rows, courses, sizes, one.data.synthetic)
             stem = out / f"{one.grid.name}-{model}"
-            plot(FigureData(one.grid, model, rows, courses, sizes, one.data.synthetic), stem)
-            found.figures[one.grid.name, model] = stem
+            plot(figure, stem)
+            found.figures[one.grid.name, model] = [stem]
+            if one.grid.plot == "bytes":
+                auc = stem.with_name(f"{stem.name}-auc")
+                plot(replace(figure, measure="test_auc"), auc)
+                found.figures[one.grid.name, model].append(auc)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -15,8 +15,8 @@ from tf_compemb.training.run_directory import replacing
 
 Row = Mapping[str, Any]
 
-_LOSS = "test cross entropy (nats)"
-_COLORS = {"full": "black", "hash": "tab:gray"}
+_MEASURES = {"test_loss": "test cross entropy (nats)", "test_auc": "test AUC"}
+_COLORS = {"full": "black", "hash": "tab:gray", "frequency_threshold": "tab:olive"}
 MARKERS = "osD^vPX*"
 # More series than this are told apart by panels and not by colours.
 _MOST_LINES = 9
@@ -34,6 +34,7 @@ class FigureData:
         courses: For "training": by series, steps and validation losses of each seed.
         sizes: For "sizes": by caption, rows (series, value, parameters of the embeddings).
         synthetic: Whether the data were generated.
+        measure: What is drawn upwards, `test_loss` or `test_auc`.
     """
 
     grid: Grid
@@ -42,6 +43,7 @@ class FigureData:
     courses: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]]
     sizes: Mapping[str, Sequence[tuple[str, Any, int]]]
     synthetic: bool
+    measure: str = "test_loss"
 
     @property
     def labels(self) -> dict[str, str]:
@@ -133,7 +135,7 @@ def _against_size(canvas: Any, figure: FigureData) -> None:
     """Test loss against parameters or bytes; one panel a method where there are many."""
     drawn = [name for name in figure.labels if any(row["series"] == name for row in figure.rows)]
     if len(drawn) > _MOST_LINES:
-        _panels(canvas, figure, [name for name in drawn if name not in ("full", "hash")])
+        _panels(canvas, figure, [name for name in drawn if name not in figure.grid.baselines])
         return
     axes = canvas.subplots()
     for i, name in enumerate(drawn):
@@ -142,23 +144,23 @@ def _against_size(canvas: Any, figure: FigureData) -> None:
 
 
 def _panels(canvas: Any, figure: FigureData, names: Sequence[str]) -> None:
-    """A panel for each method, over hashing and the full tables in gray."""
+    """A panel for each method, with the baselines in each."""
     rows = math.ceil(len(names) / _PANEL_COLUMNS)
     canvas.set_size_inches(3.3 * _PANEL_COLUMNS, 2.5 * rows + 0.6)
     panels = canvas.subplots(rows, _PANEL_COLUMNS, sharex=True, sharey=True, squeeze=False)
     for panel, name in zip(panels.flatten(), names, strict=False):
-        for i, drawn in enumerate(("full", "hash", name)):
+        for i, drawn in enumerate((*figure.grid.baselines, name)):
             _size_line(panel, figure, drawn, i)
         panel.set_title(figure.labels[name], fontsize="medium")
         _log_sizes(panel.xaxis, panel.set_xscale, subs=(1,))
         panel.grid(alpha=0.3)
     for panel in panels.flatten()[len(names) :]:
         panel.set_visible(False)
-    handles, _ = panels[0, 0].get_legend_handles_labels()
-    named = ["full table", "hash", "the method"][: len(handles)]
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    named = [*labels[:-1], "the method"]
     canvas.legend(handles, named, loc="outside right center", fontsize="small")
     canvas.supxlabel(_size_label(figure))
-    canvas.supylabel(_LOSS)
+    canvas.supylabel(_MEASURES[figure.measure])
 
 
 def _size_line(axes: Any, figure: FigureData, name: str, i: int) -> None:
@@ -167,9 +169,10 @@ def _size_line(axes: Any, figure: FigureData, name: str, i: int) -> None:
         return
     key = "embedding_bytes" if figure.grid.plot == "bytes" else "embedding_parameters"
     rows = sorted(rows, key=lambda row: row[key])
-    _errors(axes, [row[key] for row in rows], rows, figure.labels[name], name, i)
+    _errors(axes, [row[key] for row in rows], rows, figure, name, i)
     if len(rows) == 1 and name == "full":
-        axes.axhline(rows[0]["test_loss"], color=_color(name, i), linewidth=0.8, linestyle=":")
+        height = rows[0][figure.measure]
+        axes.axhline(height, color=_color(name, i), linewidth=0.8, linestyle=":")
 
 
 def _size_label(figure: FigureData) -> str:
@@ -180,7 +183,7 @@ def _size_label(figure: FigureData) -> str:
 
 def _finish_size(axes: Any, figure: FigureData) -> None:
     _log_sizes(axes.xaxis, axes.set_xscale)
-    _finish(axes, _size_label(figure), _LOSS)
+    _finish(axes, _size_label(figure), _MEASURES[figure.measure])
 
 
 def _log_sizes(axis: Any, set_scale: Any, subs: Sequence[int] = (1, 2, 5)) -> None:
@@ -199,7 +202,8 @@ def _threshold(canvas: Any, figure: FigureData) -> None:
     _lines_over_values(axes, figure)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    _finish(axes, "threshold (ids of the largest full table, logarithmic)", _LOSS)
+    label = "threshold (ids of the largest full table, logarithmic)"
+    _finish(axes, label, _MEASURES[figure.measure])
 
 
 def _hidden(canvas: Any, figure: FigureData) -> None:
@@ -208,7 +212,7 @@ def _hidden(canvas: Any, figure: FigureData) -> None:
     _lines_over_values(axes, figure)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    _finish(axes, "units of the hidden layer (logarithmic)", _LOSS)
+    _finish(axes, "units of the hidden layer (logarithmic)", _MEASURES[figure.measure])
 
 
 def _lines_over_values(axes: Any, figure: FigureData) -> None:
@@ -221,7 +225,7 @@ def _lines_over_values(axes: Any, figure: FigureData) -> None:
             axes.axhline(loss, color=_color(name, i), label=label, linestyle="--")
             axes.axhspan(loss - deviation, loss + deviation, color=_color(name, i), alpha=0.12)
         else:
-            _errors(axes, [_number(row["value"]) for row in rows], rows, label, name, i)
+            _errors(axes, [_number(row["value"]) for row in rows], rows, figure, name, i)
 
 
 def _sizes(canvas: Any, figure: FigureData) -> None:
@@ -253,17 +257,19 @@ def _sizes(canvas: Any, figure: FigureData) -> None:
     panels[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _errors(axes: Any, x: Sequence[float], rows: Sequence[Row], label: str, name: str, i: int):
+def _errors(
+    axes: Any, x: Sequence[float], rows: Sequence[Row], figure: FigureData, name: str, i: int
+) -> None:
     axes.errorbar(
         x,
-        [row["test_loss"] for row in rows],
-        yerr=[row["test_loss_sd"] or 0 for row in rows],
+        [row[figure.measure] for row in rows],
+        yerr=[row[f"{figure.measure}_sd"] or 0 for row in rows],
         fmt=f"{MARKERS[i % len(MARKERS)]}-",
         color=_color(name, i),
         linewidth=1,
         markersize=5,
         capsize=3,
-        label=label,
+        label=figure.labels[name],
     )
 
 

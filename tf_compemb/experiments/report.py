@@ -15,7 +15,7 @@ from tf_compemb.experiments.paper import difference_text, statements, table_1
 from tf_compemb.experiments.plan import value_text
 from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.results import FINISHED
-from tf_compemb.experiments.summary import kept_rows
+from tf_compemb.experiments.summary import compared_baselines, shown_rows
 from tf_compemb.training.report import megabytes
 from tf_compemb.training.run_directory import replacing
 
@@ -110,11 +110,9 @@ def _experiment(one: Experiment, found: Outputs) -> list[str]:
     parts.append(f"<p>{escape(grid.about)} Source: {escape(grid.source)}.</p>")
     for model in one.models:
         parts.append(f"<h3>{model.upper()}</h3>")
-        if (grid.name, model) in found.figures:
-            alt = f"{grid.title}, {model.upper()}"
-            parts.append(_image(found.figures[grid.name, model].with_suffix(".svg"), alt))
-        rows = [r for r in kept_rows(found.summary, model) if r["experiment"] == grid.name]
-        if rows:
+        for stem in found.figures.get((grid.name, model), ()):
+            parts.append(_image(stem.with_suffix(".svg"), f"{grid.title}, {model.upper()}"))
+        if rows := shown_rows(found.summary, grid, model):
             parts.append(_summary_table(one, rows))
         parts += _comparisons([r for r in found.comparisons if r["experiment"] == grid.name], model)
     return parts
@@ -129,7 +127,8 @@ def _summary_table(one: Experiment, rows: Sequence[Row]) -> str:
     labels = {series.name: series.label for series in one.grid.series}
     stated = {id(row): _stated_loss(one, row) for row in rows}
     heads = ["method", "", "optimiser", "seeds", "parameters", "served bytes", "test loss"]
-    heads += ["test AUC", "loss minus hash", "loss minus full"]
+    baselines = compared_baselines(one.grid)
+    heads += ["test AUC", *(f"loss minus {name}".replace("_", " ") for name in baselines)]
     heads += ["paper's loss"] if any(stated.values()) else []
     lines = []
     for row in rows:
@@ -142,8 +141,7 @@ def _summary_table(one: Experiment, rows: Sequence[Row]) -> str:
             megabytes(row["embedding_bytes"]),
             _spread(row, "test_loss"),
             _spread(row, "test_auc"),
-            _difference(row, "hash"),
-            _difference(row, "full"),
+            *(_difference(row, name) for name in baselines),
         ]
         cells += [stated[id(row)]] if any(stated.values()) else []
         lines.append(cells)

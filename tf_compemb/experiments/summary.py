@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_compemb.experiments.grid import Comparison, Grid
+from tf_compemb.experiments.grid import BUDGET, Comparison, Grid
 from tf_compemb.experiments.paired import Difference, paired_difference
 from tf_compemb.experiments.results import FINISHED
 
@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 _POINT = ("experiment", "model", "series", "embedding", "varied", "value")
 _SIZES = ("parameters", "embedding_parameters", "embedding_bytes", "optimizer_bytes")
 _AVERAGED = ("test_loss", "test_auc", "test_accuracy", "validation_loss")
-BASELINES = ("hash", "full")
+BASELINES = ("hash", "full", "frequency_threshold")
 _DIFFERENCE = ("", "_half_width", "_verdict")
 COLUMNS = (
     *(*_POINT, "optimizer", "kept", "seeds"),
@@ -40,9 +40,9 @@ def summarize(grid: Grid, rows: Iterable[Row]) -> list[dict[str, Any]]:
 
     Returns:
         Values by the names of `COLUMNS`. `kept` is 1 for the optimiser whose mean validation loss
-        is the lowest of the point's, and 0 for others. `loss_minus_hash` and `loss_minus_full` are
-        paired differences of the test loss to the baseline's point of the same value, or to its
-        only one, with the optimiser that was kept for it.
+        is the lowest of the point's, and 0 for others. `loss_minus_hash` and its like are paired
+        differences of the test loss to the baseline's point of the same value, or to its only one,
+        with the optimiser that was kept for it.
     """
     rows = list(rows)
     groups: dict[tuple, list[Row]] = {}
@@ -59,9 +59,8 @@ def summarize(grid: Grid, rows: Iterable[Row]) -> list[dict[str, Any]]:
         if done:
             row.update(_averages(done))
             row.update({name: done[0][name] for name in _SIZES})
-        for name in BASELINES:
-            if name in grid.baselines:
-                row.update(_to_baseline(name, members[0], done, groups, kept))
+        for name in compared_baselines(grid):
+            row.update(_to_baseline(name, members[0], done, groups, kept))
         found.append({name: row.get(name) for name in COLUMNS})
     return found
 
@@ -79,9 +78,29 @@ def compare(grid: Grid, rows: Iterable[Row]) -> list[dict[str, Any]]:
     ]
 
 
+def compared_baselines(grid: Grid) -> tuple[str, ...]:
+    """The baselines of a grid, in the order of `BASELINES`."""
+    return tuple(name for name in BASELINES if name in grid.baselines)
+
+
 def kept_rows(summary: Iterable[Row], model: str) -> list[Row]:
-    """The rows of a model that figures show."""
+    """The rows of a model, one a point."""
     return [row for row in summary if row["model"] == model and row["kept"]]
+
+
+def shown_rows(summary: Iterable[Row], grid: Grid, model: str) -> list[Row]:
+    """The rows of a grid and model that figures and tables show.
+
+    Points that differ by their byte budget come last, those of one budget by their test loss.
+    """
+    rows = [row for row in kept_rows(summary, model) if row["experiment"] == grid.name]
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    if row["varied"] != BUDGET:
+        return 0.0, 0.0
+    return json.loads(row["value"]), row["test_loss"]
 
 
 def losses(rows: Iterable[Row]) -> dict[int, float]:
