@@ -7,7 +7,9 @@ batches), and prints a JSON object.
 
 from __future__ import annotations
 
+import itertools
 import json
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -21,8 +23,9 @@ def measure(options: Any, cardinalities: Sequence[int], data: str | None) -> dic
     """Takes a few hundred steps.
 
     Returns:
-        `start_seconds` from here to the end of the first steps, `step_seconds`,
-        `evaluation_seconds_per_row`, and `peak_rss_bytes`.
+        `start_seconds` from here to the end of the first steps, `step_seconds` (the median of
+        the steps that follow: those that meet a large table's memory for the first time take many
+        times longer, and a run has few of them), `evaluation_seconds_per_row`, `peak_rss_bytes`.
     """
     started = time.perf_counter()
     from tf_compemb.training import build
@@ -41,16 +44,27 @@ def measure(options: Any, cardinalities: Sequence[int], data: str | None) -> dic
     model.compile(optimizer, steps_per_execution=EXECUTION)
     optimizer.build(model.trainable_variables)
     batches = _batches(options.batch_size, cardinalities, prepared).repeat()
-    model.fit(batches.take(WARM_UP_STEPS), verbose=0)
-    ready = time.perf_counter()
-    model.fit(batches.skip(WARM_UP_STEPS).take(STEPS), verbose=0)
-    stepped = time.perf_counter()
+    ends = _execution_ends(model, batches.take(WARM_UP_STEPS + STEPS))
+    ends = ends[WARM_UP_STEPS // EXECUTION - 1 :]
+    executions = [later - earlier for earlier, later in itertools.pairwise(ends)]
     return {
-        "start_seconds": ready - started,
-        "step_seconds": (stepped - ready) / STEPS,
+        "start_seconds": ends[0] - started,
+        "step_seconds": statistics.median(executions) / EXECUTION,
         "evaluation_seconds_per_row": _evaluate(model, cardinalities, prepared),
         "peak_rss_bytes": peak_rss_bytes(),
     }
+
+
+def _execution_ends(model: Any, batches: Any) -> list[float]:
+    """Trains; the times at which each `EXECUTION` steps had ended."""
+    import tf_keras
+
+    ends: list[float] = []
+    note = tf_keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_: ends.append(time.perf_counter())
+    )
+    model.fit(batches, callbacks=[note], verbose=0)
+    return ends
 
 
 def _evaluate(model: Any, cardinalities: Sequence[int], prepared: Any) -> float:
