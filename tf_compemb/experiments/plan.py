@@ -17,7 +17,7 @@ from tf_compemb.training.options import TrainingOptions
 GRID_OPTIONS = frozenset(
     (
         *("operation", "collisions", "modulus", "partitions", "threshold", "dim", "epochs"),
-        *("batch_size", "precision", "encoder", "min_count", "hash_buckets"),
+        *("batch_size", "warmup_steps", "precision", "encoder", "min_count", "hash_buckets"),
     )
 )
 DATA_OPTIONS = ("data", "rows", "cache", "encoder", "min_count", "hash_buckets", "bad_lines")

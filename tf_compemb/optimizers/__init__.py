@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tf_compemb._first_use import names_on_first_use
 from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES as DEFAULT_LEARNING_RATES
+from tf_compemb.optimizers.names import DEFAULT_WARMUP_STEPS as DEFAULT_WARMUP_STEPS
 from tf_compemb.optimizers.names import NAMES as NAMES
 from tf_compemb.optimizers.names import get as get
 from tf_compemb.optimizers.names import slots_per_parameter as slots_per_parameter

@@ -327,6 +327,13 @@ def _add_training_options(group: Any) -> None:
     )
     _add(
         group,
+        "--warmup-steps",
+        "steps over which the step size grows to its value (default: 20 with Adagrad, else 0)",
+        type=natural_number,
+        metavar="N",
+    )
+    _add(
+        group,
         "--precision",
         "compute type of the network",
         choices=("float32", "mixed_bfloat16"),

@@ -35,6 +35,7 @@ class TrainingOptions:
     batch_size: int = 128
     optimizer: str = "adagrad"
     learning_rate: float | None = None
+    warmup_steps: int | None = None
     distill: str | None = None
     distill_weight: float = 0.5
     temperature: float = 2.0
