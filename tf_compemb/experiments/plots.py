@@ -156,6 +156,8 @@ def _panels(canvas: Any, figure: FigureData, names: Sequence[str]) -> None:
         panel.grid(alpha=0.3)
     for panel in panels.flatten()[len(names) :]:
         panel.set_visible(False)
+    for panel in panels.flatten()[max(0, len(names) - _PANEL_COLUMNS) : len(names)]:
+        panel.tick_params(labelbottom=True)  # The lowest of a column, though one is hidden below.
     handles, labels = panels[0, 0].get_legend_handles_labels()
     named = [*labels[:-1], "the method"]
     canvas.legend(handles, named, loc="outside right center", fontsize="small")
