@@ -46,6 +46,11 @@ class FigureData:
     measure: str = "test_loss"
 
     @property
+    def measure_label(self) -> str:
+        """What is drawn upwards, for an axis."""
+        return _MEASURES[self.measure]
+
+    @property
     def labels(self) -> dict[str, str]:
         """Series to what figures call them."""
         return {series.name: series.label for series in self.grid.series}
@@ -162,7 +167,7 @@ def _panels(canvas: Any, figure: FigureData, names: Sequence[str]) -> None:
     named = [*labels[:-1], "the method"]
     canvas.legend(handles, named, loc="outside right center", fontsize="small")
     canvas.supxlabel(_size_label(figure))
-    canvas.supylabel(_MEASURES[figure.measure])
+    canvas.supylabel(figure.measure_label)
 
 
 def _size_line(axes: Any, figure: FigureData, name: str, i: int) -> None:
@@ -185,7 +190,7 @@ def _size_label(figure: FigureData) -> str:
 
 def _finish_size(axes: Any, figure: FigureData) -> None:
     _log_sizes(axes.xaxis, axes.set_xscale)
-    _finish(axes, _size_label(figure), _MEASURES[figure.measure])
+    _finish(axes, _size_label(figure), figure.measure_label)
 
 
 def _log_sizes(axis: Any, set_scale: Any, subs: Sequence[int] = (1, 2, 5)) -> None:
@@ -204,8 +209,7 @@ def _threshold(canvas: Any, figure: FigureData) -> None:
     _lines_over_values(axes, figure)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    label = "threshold (ids of the largest full table, logarithmic)"
-    _finish(axes, label, _MEASURES[figure.measure])
+    _finish(axes, "threshold (ids of the largest full table, logarithmic)", figure.measure_label)
 
 
 def _hidden(canvas: Any, figure: FigureData) -> None:
@@ -214,7 +218,7 @@ def _hidden(canvas: Any, figure: FigureData) -> None:
     _lines_over_values(axes, figure)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    _finish(axes, "units of the hidden layer (logarithmic)", _MEASURES[figure.measure])
+    _finish(axes, "units of the hidden layer (logarithmic)", figure.measure_label)
 
 
 def _lines_over_values(axes: Any, figure: FigureData) -> None:
@@ -223,9 +227,10 @@ def _lines_over_values(axes: Any, figure: FigureData) -> None:
         if not rows:
             continue
         if rows[0]["value"] is None:
-            loss, deviation = rows[0]["test_loss"], rows[0]["test_loss_sd"] or 0
-            axes.axhline(loss, color=_color(name, i), label=label, linestyle="--")
-            axes.axhspan(loss - deviation, loss + deviation, color=_color(name, i), alpha=0.12)
+            height = rows[0][figure.measure]
+            deviation = rows[0][f"{figure.measure}_sd"] or 0
+            axes.axhline(height, color=_color(name, i), label=label, linestyle="--")
+            axes.axhspan(height - deviation, height + deviation, color=_color(name, i), alpha=0.12)
         else:
             _errors(axes, [_number(row["value"]) for row in rows], rows, figure, name, i)
 

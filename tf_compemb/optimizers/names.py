@@ -18,7 +18,7 @@ class _Choice(NamedTuple):
         floats_per_row: State of a table, float32 for each of its rows.
         warmup_steps: Default. Adagrad's first step moves every weight by the whole rate, whatever
             its gradient, and 0.02 for each of a layer's weights can silence all of its ReLU units:
-            at batch 2048, DLRM's bottom network was dead after 16 steps for some seeds.
+            at batch 2048, DLRM's bottom network was dead within 96 steps of seed 0.
     """
 
     class_name: str
