@@ -6,13 +6,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_compemb.training.command_options import (
-    Parser,
-    add_model_options,
-    natural_number,
-    positive_integer,
-)
+from tf_compemb.training.command_options import Parser, add_model_options
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_types import natural_number, positive_integer
 from tf_compemb.training.options import TrainingOptions
 
 
@@ -80,8 +76,6 @@ def _model_options(run: Path | None, untrained: bool, given: dict) -> TrainingOp
         raise UserError(f"--untrained makes a new model: leave out {run}, or --untrained.")
     if "cardinalities" not in given:
         raise UserError("--untrained needs --cardinalities kaggle, a file, or numbers: n1,n2,...")
-    if "option" in given:
-        given["option"] = dict(given["option"])
     if "embedding" in given:
         given["embedding"] = tuple(given["embedding"])
     return TrainingOptions(**given)

@@ -10,8 +10,8 @@ from typing import Any
 
 from tf_compemb.serving.client import Arrays, Client, GrpcClient, RestClient, predict
 from tf_compemb.serving.client_rows import STDIN, batches, raw_inputs, read_rows
-from tf_compemb.training.command_options import natural_number, positive_integer
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_types import natural_number, positive_integer
 
 _COLUMNS = ("click_probability", "logit")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb.serving.compare_models import EMPTY, cardinalities, model_card, parse_models
-from tf_compemb.training.command_options import natural_number, positive_integer
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_types import natural_number, positive_integer
 from tf_compemb.training.run_directory import check_writable, write_csv, write_json
 
 _BATCHES = "1,64,1024"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb._native_log import import_tensorflow_quietly
-from tf_compemb.training.command_options import positive_integer
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_types import positive_integer
 
 _log = logging.getLogger("tf_compemb.serving")
 

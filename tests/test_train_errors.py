@@ -106,6 +106,9 @@ def test_bad_methods(data, tmp_path, capsys, monkeypatch):
         "--partitions must be": ["--embedding", "compositional", "--partitions", "binary:2"],
         "TF_CONFIG": ["--strategy", "multiworker"],
         "hidden_units": ["--embedding", "path", "--option", "hidden_units=[0]"],
+        "it has: bottom_units, top_units": ["--network", "deep_units=[8]"],
+        "widths must be integers from 1 on": ["--network", "top_units=[8, 0]"],
+        "dcn cannot have cross=": ["--model", "dcn", "--network", "cross=tensor"],
     }.items():
         assert_user_error(capsys, word, *common, *arguments)
         assert not (tmp_path / "run").exists()

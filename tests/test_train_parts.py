@@ -80,6 +80,7 @@ def test_quality_by_hand():
         TrainingOptions(data=("a.txt", "b c.txt"), embedding=("full", "qr"), seeds=3),
         TrainingOptions(option={"hidden_units": [16, 8], "activation": "relu"}, threshold=0),
         TrainingOptions(overrides={"C3": {"embedding": "qr", "options": {"collisions": 60}}}),
+        TrainingOptions(model="dcn", network={"deep_units": [8], "cross": "matrix"}),
         TrainingOptions(resume=True, out="runs/x", json=True, learning_rate=0.05, min_count=2),
     ],
 )
@@ -102,6 +103,28 @@ def test_overrides_are_read_from_a_file_and_reach_the_collection(tmp_path):
     assert [sizes[name][0] for name in ("C1", "C2")] == ["full", "path"]
     assert sizes["C2"][1].parameters == 10 * 4 + 3 * (4 * 2 + 2 + 2 * 4 + 4)
     assert json.dumps(options.to_json()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        # 13-8-4 below; 3 pairs and 4 go into 7-4-1.
+        (["--network", "bottom_units=[8]", "--network", "top_units=[4]"], 112 + 36 + 32 + 5),
+        # 13 + 2 * 4 inputs: one cross layer, 21-5, and 26 into the logit.
+        (["--model", "dcn", "--network", "cross_layers=1", "--network", "deep_units=[5]"],
+         42 + 110 + 27),
+    ],
+)  # fmt: skip
+def test_the_network_has_the_widths_asked_for(options, parameters):
+    from tf_compemb.training import build
+
+    options, _ = parse([*options, "--dim", "4"])
+    collection = build.build_collection(options, [10, 30])
+    model = build.build_model(options, collection)
+    model.build_on_one_row()
+    assert build.network_parameters(options, collection) == parameters
+    trained = sum(weight.shape.num_elements() for weight in model.trainable_weights)
+    assert trained == parameters + 4 * (10 + 30)
 
 
 def test_single_method_takes_its_own_options_over_the_common_ones():

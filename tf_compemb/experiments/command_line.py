@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from tf_compemb.experiments.grid import GRIDS, grid_names
-from tf_compemb.training.command_options import Parser, method_list, positive_integer
+from tf_compemb.training.command_options import Parser
+from tf_compemb.training.option_types import method_list, positive_integer
 
 ALL = ("figure4", "figure5", "figure6", "figure7", "table1", "leaderboard")
 

@@ -18,6 +18,7 @@ GRID_OPTIONS = frozenset(
     (
         *("operation", "collisions", "modulus", "partitions", "threshold", "dim", "epochs"),
         *("batch_size", "warmup_steps", "precision", "encoder", "min_count", "hash_buckets"),
+        "network",
     )
 )
 DATA_OPTIONS = ("data", "rows", "cache", "encoder", "min_count", "hash_buckets", "bad_lines")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
+
+_NOT_OF_THE_NETWORK = {"embeddings", "dense_features", "kwargs"}
 
 
 def method_options(options: TrainingOptions) -> dict[str, Any]:
@@ -96,19 +99,55 @@ def build_collection(
 
 
 def build_model(options: TrainingOptions, collection: Any) -> Any:
-    """The model of the options over a collection, with no variables yet."""
-    return _model_class(options)(collection)
+    """The model of the options over a collection, with no variables yet.
+
+    Raises:
+        UserError: The model refuses a `--network`.
+    """
+    model = _model_class(options)
+    with _refusals(options):
+        return model(collection, **options.network)
 
 
 def network_parameters(options: TrainingOptions, collection: Any) -> int:
-    """Parameters of the model beside the tables."""
-    return _model_class(options).network_parameters(collection.num_vectors, collection.output_dim)
+    """Parameters of the model beside the tables.
+
+    Raises:
+        UserError: The model refuses a `--network`.
+    """
+    count = _model_class(options).network_parameters
+    with _refusals(options):
+        return count(collection.num_vectors, collection.output_dim, **options.network)
 
 
 def _model_class(options: TrainingOptions) -> Any:
+    """The class of the model, which has every `--network` that is asked for."""
     from tf_compemb.models import DCN, DLRM
 
-    return {"dlrm": DLRM, "dcn": DCN}[options.model]
+    found = {"dlrm": DLRM, "dcn": DCN}[options.model]
+    known = set(inspect.signature(found).parameters) - _NOT_OF_THE_NETWORK
+    for name, value in options.network.items():
+        if name not in known:
+            raise UserError(
+                f"--network {name}: {options.model} has no such hyper-parameter; it has: "
+                f"{', '.join(sorted(known))}."
+            )
+        widths = value if isinstance(value, list) else []
+        if not all(isinstance(width, int) and width > 0 for width in widths):
+            raise UserError(f"--network {name}: widths must be integers from 1 on, not {value}.")
+    return found
+
+
+@contextlib.contextmanager
+def _refusals(options: TrainingOptions) -> Iterator[None]:
+    """What a model says of values it cannot have, as one sentence."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not options.network:
+            raise
+        asked = ", ".join(f"{name}={value!r}" for name, value in options.network.items())
+        raise UserError(f"--network: {options.model} cannot have {asked}: {error}") from error
 
 
 def build_optimizer(options: TrainingOptions) -> Any:

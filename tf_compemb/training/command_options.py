@@ -6,10 +6,19 @@ import argparse
 import dataclasses
 import json
 import re
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_types import (
+    assignment,
+    field_settings,
+    method_list,
+    modulus,
+    natural_number,
+    positive_integer,
+    positive_number,
+    share,
+)
 from tf_compemb.training.options import TrainingOptions
 
 MODELS = ("dlrm", "dcn")
@@ -26,8 +35,6 @@ def parse(argv: list[str] | None) -> tuple[TrainingOptions, frozenset[str]]:
         SystemExit: Options that argparse refuses (status 2), or `--help` (status 0).
     """
     given = vars(_parser().parse_args(argv))
-    if "option" in given:
-        given["option"] = dict(given["option"])
     for name in ("data", "embedding"):
         if name in given:
             given[name] = tuple(given[name])
@@ -47,7 +54,7 @@ def arguments(options: TrainingOptions) -> list[str]:
         value, flag = getattr(options, entry.name), "--" + entry.name.replace("_", "-")
         if value == getattr(_DEFAULT, entry.name):
             continue
-        if entry.name == "option":
+        if entry.name in ("option", "network"):
             for name, setting in value.items():
                 found += [flag, f"{name}={json.dumps(setting)}"]
         elif entry.name == "overrides":
@@ -79,8 +86,9 @@ def single_method(options: TrainingOptions, method: str) -> TrainingOptions:
         given = vars(_parser(exit_on_error=False).parse_args(changed))
     except (argparse.ArgumentError, SystemExit) as error:
         raise UserError(f"--embedding {method}: {error}.") from error
-    if "option" in given:
-        given["option"] = {**options.option, **dict(given["option"])}
+    for own in ("option", "network"):
+        if own in given:
+            given[own] = {**getattr(options, own), **given[own]}
     return options.replace(embedding=(name,), **given)
 
 
@@ -99,73 +107,12 @@ def _check(options: TrainingOptions, given: frozenset[str]) -> None:
         raise UserError("--dry-run needs --cardinalities kaggle, a file, or numbers: n1,n2,...")
 
 
-def positive_integer(text: str) -> int:
-    """An argparse type; its name stands in argparse's message."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
+class _Collected(argparse.Action):
+    """NAME=VALUE, given any number of times, as one mapping."""
 
-
-def natural_number(text: str) -> int:
-    """An argparse type; its name stands in argparse's message."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
-
-
-def modulus(text: str) -> int | str:
-    """An argparse type; its name stands in argparse's message."""
-    return text if text == "large" else positive_integer(text)
-
-
-def positive_number(text: str) -> float:
-    """An argparse type; its name stands in argparse's message."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
-    return value
-
-
-def share(text: str) -> float:
-    """An argparse type; its name stands in argparse's message."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
-
-
-def method_list(text: str) -> list[str]:
-    """An argparse type; its name stands in argparse's message."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"must be different names with commas, not {text!r}")
-    return names
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`NAME=VALUE` with the value read as JSON where it is JSON, else as text."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
-
-
-def field_settings(text: str) -> dict[str, Any]:
-    """An argparse type; its name stands in argparse's message."""
-    try:
-        found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"is neither JSON nor a file with JSON: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
-        raise argparse.ArgumentTypeError(
-            'must be like {"C3": {"embedding": "qr", "options": {"collisions": 60}}}'
-        )
-    return found
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        name, value = values
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), name: value})
 
 
 class Parser(argparse.ArgumentParser):
@@ -251,6 +198,14 @@ def add_model_options(group: Any) -> None:
     _add(group, "--model", "the network", choices=MODELS)
     _add(
         group,
+        "--network",
+        "a hyper-parameter of the network, such as top_units=[64]; may be repeated",
+        type=assignment,
+        action=_Collected,
+        metavar="NAME=VALUE",
+    )
+    _add(
+        group,
         "--embedding",
         "the method: full, hash, qr, or any other of tf_compemb/layers/README.md; several with "
         "commas give one run each and a comparison; NAME:OPTION=VALUE sets an option for one of "
@@ -294,8 +249,8 @@ def add_model_options(group: Any) -> None:
         group,
         "--option",
         "a method's own hyper-parameter, such as hidden_units=[64]; may be repeated",
-        type=_assignment,
-        action="append",
+        type=assignment,
+        action=_Collected,
         metavar="NAME=VALUE",
     )
     _add(

@@ -22,6 +22,7 @@ class TrainingOptions:
     hash_buckets: int | None = None
     bad_lines: str | None = None
     model: str = "dlrm"
+    network: dict[str, Any] = field(default_factory=dict)
     embedding: tuple[str, ...] = ("full",)
     operation: str | None = None
     collisions: int | None = None
