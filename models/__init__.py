@@ -16,4 +16,5 @@ if not LEGACY:
 from tf_compemb.models.click_model import ClickModel as ClickModel
 from tf_compemb.models.dcn import DCN as DCN
 from tf_compemb.models.dlrm import DLRM as DLRM
+from tf_compemb.models.dot_interaction import DotInteraction as DotInteraction
 from tf_compemb.models.vector_cross import VectorCross as VectorCross

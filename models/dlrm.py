@@ -10,6 +10,7 @@ import tensorflow_recommenders as tfrs
 
 from tf_compemb._keras import register
 from tf_compemb.models.click_model import ClickModel, dense_parameters
+from tf_compemb.models.dot_interaction import DotInteraction
 
 
 @register
@@ -54,7 +55,7 @@ class DLRM(ClickModel):
         self.bottom = tfrs.layers.blocks.MLP(
             [*bottom_units, embeddings.output_dim], final_activation="relu", name="bottom"
         )
-        self.interaction = tfrs.layers.feature_interaction.DotInteraction(name="interaction")
+        self.interaction = DotInteraction(name="interaction")
         self.top = tfrs.layers.blocks.MLP([*top_units], final_activation="relu", name="top")
 
     @staticmethod
@@ -86,7 +87,7 @@ class DLRM(ClickModel):
         """Logits of a click, (B, 1)."""
         dense, vectors = self.embed(features)
         bottom = self.bottom(dense)
-        products = self.interaction([bottom, *tf.unstack(vectors, axis=1)])
+        products = self.interaction(tf.concat([bottom[:, tf.newaxis], vectors], axis=1))
         return self.logit(self.top(tf.concat([bottom, products], axis=1)))
 
     def get_config(self) -> dict[str, Any]:

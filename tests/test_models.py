@@ -14,10 +14,11 @@ if os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"):
     )
 
 import tensorflow as tf
+import tensorflow_recommenders as tfrs
 
 from tf_compemb._keras import keras
 from tf_compemb.collection import EmbeddingCollection
-from tf_compemb.models import DCN, DLRM, VectorCross
+from tf_compemb.models import DCN, DLRM, DotInteraction, VectorCross
 
 CARDINALITIES = {"a": 7, "b": 50, "c": 30}
 DENSE = 5
@@ -153,6 +154,25 @@ def test_vector_cross_by_hand():
     layer.bias.assign([0.5, -1.0])
     # x . w = 7: (1 * 7 + 0.5 + 3, 2 * 7 - 1 + 4)
     assert layer(x0, x).numpy().tolist() == [[10.5, 17.0]]
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("count", [1, 2, 27])
+def test_dot_interaction_and_its_gradient_are_those_of_tensorflow_recommenders(rows, count):
+    rng = np.random.default_rng(count)
+    vectors = tf.Variable(rng.normal(size=(rows, count, 3)).astype("float32"))
+    upstream = rng.normal(size=(rows, count * (count - 1) // 2)).astype("float32")
+    theirs = tfrs.layers.feature_interaction.DotInteraction()
+    layer = DotInteraction()
+    found = []
+    for interaction in (layer, lambda v: theirs(tf.unstack(v, axis=1))):
+        with tf.GradientTape() as tape:
+            products = tf.function(interaction)(vectors)
+            weighted = tf.reduce_sum(products * upstream)
+        found.append((products, tf.convert_to_tensor(tape.gradient(weighted, vectors))))
+    assert layer.compute_output_shape(vectors.shape) == found[0][0].shape
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_unknown_cross_is_refused():

@@ -20,8 +20,9 @@ class Interaction(keras.layers.Layer):  # type: ignore[misc, name-defined]
         count = vectors.shape[1]
         rows, columns = np.tril_indices(count, -1)
         products = ops.matmul(vectors, ops.transpose(vectors, (0, 2, 1)))
-        flat = ops.reshape(products, (-1, count * count))
-        return ops.take(flat, ops.convert_to_tensor(rows * count + columns), axis=1)
+        # Pairs are rows while they are picked, as in `tf_compemb.models.DotInteraction`.
+        by_pair = ops.transpose(ops.reshape(products, (-1, count * count)))
+        return ops.transpose(ops.take(by_pair, ops.convert_to_tensor(rows * count + columns), 0))
 
 
 class PlainDLRM(keras.Model):  # type: ignore[misc, name-defined]
