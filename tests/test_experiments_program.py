@@ -136,6 +136,7 @@ def test_sizes_alone_train_nothing(data, tmp_path):
     ("arguments", "words"),
     [
         (["figure5", "--only", "full,none"], "the grid figure5 has full, hash, feature"),
+        (["figure5", "--values", "60,61"], "--values 61: the grid figure5 has 2, 3, 4"),
         (["figure5", "--optimizer", "sgd"], "has adagrad, amsgrad and no other"),
         (["fullscale", "--model", "dcn"], "The grid fullscale has no model dcn; it has dlrm."),
         (["--grid", "missing.json"], "missing.json cannot be read"),
@@ -209,6 +210,17 @@ def test_the_time_of_a_run_by_hand():
     options = TrainingOptions(batch_size=128, epochs=2)
     # Sixteen steps, validations after two epochs and at the end, one test.
     assert estimate.run_seconds(measured, options, size) == pytest.approx(7 + 0.16 + 0.3 + 0.2)
+
+
+def test_values_leave_the_single_points_and_whole_comparisons():
+    (figure5,) = grids_of(parse(["figure5", "--values", "4,60"]), method_names())
+    assert {s.name: s.values for s in figure5.series}["hash"] == (4, 60)
+    assert {s.name: s.values for s in figure5.series}["full"] == (None,)
+    assert len(figure5.comparisons) == 1
+    (without,) = grids_of(parse(["figure5", "--values", "60"]), method_names())
+    assert without.comparisons == ()
+    (table1,) = grids_of(parse(["table1", "--values", "16"]), method_names())
+    assert [16] in [value for s in table1.series for value in s.values]
 
 
 @pytest.mark.slow

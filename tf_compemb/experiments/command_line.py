@@ -97,6 +97,13 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         help="only these series of the grid, such as full,hash,mult",
     )
     group.add_argument(
+        "--values",
+        type=method_list,
+        metavar="VALUE[,VALUE...]",
+        help="only these values of the setting that the series vary (collisions, budget, ...), "
+        "such as 4,60; a series that varies none stays",
+    )
+    group.add_argument(
         "--epochs",
         type=positive_integer,
         metavar="N",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tf_compemb.experiments.grid import GRIDS, Grid, read_grid
+from tf_compemb.experiments.grid import GRIDS, Grid, Series, read_grid
 from tf_compemb.experiments.plan import DATA_OPTIONS, Point, Run, points_of, runs_of
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
@@ -106,19 +107,46 @@ def _changed(grid: Grid, options: argparse.Namespace) -> Grid:
         names = [s.name for s in series]
         _check(grid, "--only", options.only, names)
         series = tuple(s for s in series if s.name in options.only)
+    if options.values:
+        there = {_value_name(v): None for s in series for v in s.values if s.varied}
+        _check(grid, "--values", options.values, list(there))
+        asked = [dataclasses.replace(s, values=_those(s, options.values)) for s in series]
+        series = tuple(s for s in asked if s.values)
     if options.optimizer:
         names = [o["optimizer"] for o in optimizers]
         _check(grid, "--optimizer", options.optimizer, names)
         optimizers = tuple(o for o in optimizers if o["optimizer"] in options.optimizer)
     kept = {s.name for s in series}
+    points = {(s.name, json.dumps(value)) for s in series for value in s.values}
     return dataclasses.replace(
         grid,
         series=series,
         optimizers=optimizers,
         seeds=options.seeds or grid.seeds,
         baselines=tuple(name for name in grid.baselines if name in kept),
-        comparisons=tuple(c for c in grid.comparisons if {c.this[0], c.other[0]} <= kept),
+        comparisons=tuple(
+            c
+            for c in grid.comparisons
+            if {(name, json.dumps(value)) for name, value in (c.this, c.other)} <= points
+        ),
     )
+
+
+def _those(series: Series, names: Sequence[str]) -> tuple[Any, ...]:
+    if series.varied is None:
+        return series.values
+    return tuple(value for value in series.values if _value_name(value) in names)
+
+
+def _value_name(value: Any) -> str:
+    """A value as `--values` has it: without commas, brackets and a float's zero.
+
+    >>> _value_name(60.0), _value_name([16]), _value_name("large")
+    ('60', '16', 'large')
+    """
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _check(grid: Grid, option: str, asked: Sequence[str], there: Sequence[str]) -> None:
