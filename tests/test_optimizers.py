@@ -188,6 +188,14 @@ def test_an_unknown_name_is_refused():
         make_optimizer("adamw")
 
 
+def test_a_schedule_is_not_warmed_up():
+    from tf_compemb._keras import keras
+
+    falling = keras.optimizers.schedules.InverseTimeDecay(0.1, 10, 0.5)
+    with pytest.raises(ValueError, match="needs a `learning_rate` that is a number"):
+        optimizers.get("adagrad", falling, warmup_steps=20)
+
+
 @on_tensorflow
 @pytest.mark.parametrize("name", optimizers.NAMES)
 def test_state_is_what_slots_per_parameter_says(name):

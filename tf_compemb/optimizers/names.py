@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ def get(name: str, learning_rate: Any = None, *, warmup_steps: int = 0, **option
         **options: Further arguments of the class, such as `clipnorm`.
 
     Raises:
-        ValueError: The name is unknown.
+        ValueError: The name is unknown, or `warmup_steps` is asked for with a schedule.
     """
     choice = _choice(name)
     cls = getattr(import_module("tf_compemb.optimizers"), choice.class_name)
@@ -78,6 +79,11 @@ def get(name: str, learning_rate: Any = None, *, warmup_steps: int = 0, **option
 def _warmed_up(rate: float, steps: int) -> Any:
     from tf_compemb._keras import keras
 
+    if not isinstance(rate, numbers.Real):
+        raise ValueError(
+            "`warmup_steps` needs a `learning_rate` that is a number; a schedule says itself how "
+            f"it begins. Received: learning_rate={rate!r}, warmup_steps={steps}"
+        )
     return keras.optimizers.schedules.PolynomialDecay(rate / steps, steps, rate)
 
 
