@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from tf_compemb.experiments.experiment import Experiment
@@ -25,11 +25,11 @@ _COLUMNS = ("method", "optimiser", "served", "test loss")
 
 def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) -> None:
     """Prints a table for each experiment and model, and where the files are."""
-    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console = Console()
     for one in experiments:
         for model in one.models:
             if rows := shown_rows(found.summary, one.grid, model):
-                console.print(_table(one, model, rows))
+                _print_whole(console, _table(one, model, rows))
     for row in found.comparisons:
         if row["difference"] is not None:
             width = "" if row["half_width"] is None else f" ± {row['half_width']:.4f}"
@@ -41,6 +41,13 @@ def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) 
     for line in _unfinished(found.results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Prints a table at its own width, however narrow the terminal: no number is cut short."""
+    wanted = Measurement.get(console, console.options.update(width=1000), table).maximum
+    console.width = max(console.width, wanted)
+    console.print(table)
 
 
 def _table(one: Experiment, model: str, rows: Sequence[Mapping[str, Any]]) -> Table:
