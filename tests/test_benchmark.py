@@ -152,7 +152,11 @@ def test_the_suite_of_methods_holds_every_method():
         check=True,
     )
     for group in make_suites(quick=False)["methods"].groups:
-        assert sorted(case.name for case in group.cases) == sorted(known.stdout.split())
+        assert sorted(case.settings["method"] for case in group.cases) == sorted(
+            known.stdout.split()
+        )
+        shares = {case.name: case.settings["divisor"] for case in group.cases}
+        assert (shares["qr"], shares["ant, 1/4"], shares["mlet, 1/1"]) == (10, 4, 1)
 
 
 def test_ids_are_in_range_skewed_and_the_same_again():

@@ -1,6 +1,7 @@
 """`python -m tf_compemb.experiments` from its arguments to its files."""
 
 import csv
+import io
 import json
 import os
 import random
@@ -13,6 +14,8 @@ import pytest
 from experiment_runs import GRID, pretend, program, write_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
 from training_program import needs_tf_keras
 
 if needs_tf_keras():
@@ -25,6 +28,7 @@ from tf_compemb.experiments import estimate
 from tf_compemb.experiments.__main__ import main
 from tf_compemb.experiments.budgets import BudgetError, overrides_within
 from tf_compemb.experiments.command_line import parse
+from tf_compemb.experiments.console import print_whole
 from tf_compemb.experiments.experiment import grids_of, prepare_experiment
 from tf_compemb.experiments.plan import sizes_of
 from tf_compemb.experiments.run_store import RunStore
@@ -210,6 +214,14 @@ def test_the_time_of_a_run_by_hand():
     options = TrainingOptions(batch_size=128, epochs=2)
     # Sixteen steps, validations after two epochs and at the end, one test.
     assert estimate.run_seconds(measured, options, size) == pytest.approx(7 + 0.16 + 0.3 + 0.2)
+
+
+def test_a_table_is_printed_whole_in_a_narrow_terminal():
+    table = Table("method", "served", "test loss", box=None)
+    table.add_row("frequency_threshold budget=1/1000", "15.1 kB", "0.5149 ± 0.0137")
+    console = Console(width=30, file=io.StringIO())
+    print_whole(console, table)
+    assert "frequency_threshold budget=1/1000  15.1 kB  0.5149 ± 0.0137" in console.file.getvalue()
 
 
 def test_values_leave_the_single_points_and_whole_comparisons():

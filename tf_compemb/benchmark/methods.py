@@ -36,3 +36,6 @@ EVERY_METHOD = (
     "ant",
     "dhe",
 )
+
+# What the full tables' bytes are divided by for methods that cannot have a tenth.
+LEAST_DIVISORS = {"ant": 4, "mlet": 1}

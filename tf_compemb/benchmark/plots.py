@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb.benchmark.cases import CaseResult, Suite
-from tf_compemb.benchmark.methods import METHODS
+from tf_compemb.benchmark.methods import EVERY_METHOD, METHODS
 from tf_compemb.benchmark.runner import GroupResult
 from tf_compemb.benchmark.summary import spread_of
 from tf_compemb.benchmark.units import SECONDS, words
@@ -116,5 +116,6 @@ def _scale(measure: str) -> tuple[float, str]:
 def _color(result: CaseResult, group: GroupResult) -> str:
     if result.case.name == group.group.limit:
         return _LIMIT
-    is_ours = "encoder" in result.case.settings or result.case.settings.get("method") in METHODS
+    own = {*METHODS, *EVERY_METHOD}
+    is_ours = "encoder" in result.case.settings or result.case.settings.get("method") in own
     return _OURS if is_ours else _THEIRS

@@ -29,7 +29,7 @@ def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) 
     for one in experiments:
         for model in one.models:
             if rows := shown_rows(found.summary, one.grid, model):
-                _print_whole(console, _table(one, model, rows))
+                print_whole(console, _table(one, model, rows))
     for row in found.comparisons:
         if row["difference"] is not None:
             width = "" if row["half_width"] is None else f" ± {row['half_width']:.4f}"
@@ -43,7 +43,7 @@ def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) 
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def _print_whole(console: Console, table: Table) -> None:
+def print_whole(console: Console, table: Table) -> None:
     """Prints a table at its own width, however narrow the terminal: no number is cut short."""
     wanted = Measurement.get(console, console.options.update(width=1000), table).maximum
     console.width = max(console.width, wanted)
