@@ -37,6 +37,7 @@ def print_results(experiments: Sequence[Experiment], found: Outputs, out: Path) 
                 f"{row['model'].upper()}: {row['this']} against {row['with']}, test loss "
                 f"{row['difference']:+.4f}{width}: {row['verdict']}",
                 highlight=False,
+                soft_wrap=True,
             )
     for line in _unfinished(found.results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

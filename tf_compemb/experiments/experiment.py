@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tf_compemb.experiments.grid import GRIDS, Grid, Series, read_grid
+from tf_compemb.experiments.grid import GRIDS, Grid, Series, read_grid, single_value
 from tf_compemb.experiments.plan import DATA_OPTIONS, Point, Run, points_of, runs_of
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
@@ -117,19 +116,15 @@ def _changed(grid: Grid, options: argparse.Namespace) -> Grid:
         _check(grid, "--optimizer", options.optimizer, names)
         optimizers = tuple(o for o in optimizers if o["optimizer"] in options.optimizer)
     kept = {s.name for s in series}
-    points = {(s.name, json.dumps(value)) for s in series for value in s.values}
-    return dataclasses.replace(
+    changed = dataclasses.replace(
         grid,
         series=series,
         optimizers=optimizers,
         seeds=options.seeds or grid.seeds,
         baselines=tuple(name for name in grid.baselines if name in kept),
-        comparisons=tuple(
-            c
-            for c in grid.comparisons
-            if {(name, json.dumps(value)) for name, value in (c.this, c.other)} <= points
-        ),
     )
+    pairs = [c for c in grid.comparisons if all(changed.has_point(*p) for p in (c.this, c.other))]
+    return dataclasses.replace(changed, comparisons=tuple(pairs))
 
 
 def _those(series: Series, names: Sequence[str]) -> tuple[Any, ...]:
@@ -144,8 +139,7 @@ def _value_name(value: Any) -> str:
     >>> _value_name(60.0), _value_name([16]), _value_name("large")
     ('60', '16', 'large')
     """
-    if isinstance(value, list) and len(value) == 1:
-        (value,) = value
+    value = single_value(value)
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 

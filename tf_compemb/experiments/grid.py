@@ -98,6 +98,20 @@ class Grid:
         """False for a figure of sizes alone."""
         return self.plot != "sizes"
 
+    def has_point(self, series: str, value: Any) -> bool:
+        """Whether a series of that name has that value."""
+        values = [v for s in self.series if s.name == series for v in s.values]
+        return json.dumps(value) in map(json.dumps, values)
+
+
+def single_value(value: Any) -> Any:
+    """The element of a list of one, or the value as it is.
+
+    >>> single_value([16]), single_value([16, 8])
+    (16, [16, 8])
+    """
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
 
 def grid_names() -> list[str]:
     """Names of the grids that come with the package, sorted.
@@ -209,13 +223,12 @@ def _comparison(entry: Any) -> Comparison:
 
 
 def _check_references(grid: Grid) -> None:
-    points = {(s.name, json.dumps(value)) for s in grid.series for value in s.values}
     for name in grid.baselines:
         if name not in [s.name for s in grid.series]:
             raise _Fault(f"the baseline {name!r} is no series")
     for comparison in grid.comparisons:
         for name, value in (comparison.this, comparison.other):
-            if (name, json.dumps(value)) not in points:
+            if not grid.has_point(name, value):
                 raise _Fault(f"the comparison {comparison.title!r} has no point {[name, value]}")
 
 

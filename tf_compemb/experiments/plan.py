@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_compemb.experiments.budgets import BudgetError, overrides_within
-from tf_compemb.experiments.grid import BUDGET, Grid, Series
+from tf_compemb.experiments.grid import BUDGET, Grid, Series, single_value
 from tf_compemb.training.options import TrainingOptions
 
 # Options that a grid may set; any other setting is one of the method's own.
@@ -106,9 +106,7 @@ def value_text(varied: str, value: Any) -> str:
     """
     if varied == BUDGET:
         return f"{varied}=1/{value:g}"
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return f"{varied}={value}"
+    return f"{varied}={single_value(value)}"
 
 
 def points_of(
