@@ -6,8 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tf_compemb.experiments.grid import read_grid
+from tf_compemb.experiments.plan import points_of, runs_of
+from tf_compemb.layers import method_names
+from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import write_csv, write_json
 
+CARDINALITIES = (5, 40, 7, 90)
+VERSIONS = {"tf_compemb": "1", "tensorflow": "2", "tf_keras": "2", "numpy": "2", "python": "3"}
 GRID = {
     "title": "A small grid",
     "source": "nothing",
@@ -32,6 +38,23 @@ def write_grid(folder: Path, **changes) -> Path:
     file = folder / "small.json"
     file.write_text(json.dumps({**GRID, **changes}))
     return file
+
+
+class Data:
+    """As much of a prepared data set as planning asks for."""
+
+    fingerprint = "f" * 64
+    synthetic = True
+    cardinalities = CARDINALITIES
+
+    def steps(self, split, batch_size):
+        return -(-342 // batch_size)
+
+
+def planned(tmp_path, **changes):
+    grid = read_grid(write_grid(tmp_path, **changes), method_names())
+    points = points_of(grid, ["dlrm"], CARDINALITIES, TrainingOptions(data=("d",)), {})
+    return grid, points, runs_of(grid, points, grid.seeds, Data(), VERSIONS)
 
 
 def metrics_of(run, test_loss: float, validation_loss: float = 0.5) -> dict:

@@ -1,54 +1,28 @@
-"""Statistics, cache keys, the store of runs, the scheduler and parameter counts."""
+"""Statistics, plans and their cache keys, summaries, parameter counts and memory."""
 
 import csv
 import dataclasses
 import hashlib
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
-from experiment_runs import GRID, pretend, write_grid
+from experiment_runs import CARDINALITIES, VERSIONS, Data, planned, pretend
 from training_program import needs_tf_keras
 
 if needs_tf_keras():
     pytest.skip(needs_tf_keras(), allow_module_level=True)
 
 from tf_compemb.data.criteo_format import KAGGLE_CARDINALITIES
-from tf_compemb.experiments import parameter_counts, results, scheduler, summary
+from tf_compemb.experiments import parameter_counts, results, summary
 from tf_compemb.experiments.grid import GRIDS, read_grid
 from tf_compemb.experiments.memory import PROGRAM_BYTES, needed_bytes, why_too_large
 from tf_compemb.experiments.paired import paired_difference, t_distribution, t_quantile
 from tf_compemb.experiments.paper import TABLE_1, statements
-from tf_compemb.experiments.plan import key_of, points_of, runs_of
+from tf_compemb.experiments.plan import key_of
 from tf_compemb.experiments.run_store import RunStore
 from tf_compemb.layers import method_names
 from tf_compemb.training.options import TrainingOptions
-
-CARDINALITIES = (5, 40, 7, 90)
-VERSIONS = {"tf_compemb": "1", "tensorflow": "2", "tf_keras": "2", "numpy": "2", "python": "3"}
-
-
-class Data:
-    """As much of a prepared data set as planning asks for."""
-
-    fingerprint = "f" * 64
-    synthetic = True
-    cardinalities = CARDINALITIES
-
-    def steps(self, split, batch_size):
-        return -(-342 // batch_size)
-
-
-def planned(tmp_path, **changes):
-    grid = read_grid(write_grid(tmp_path, **changes), method_names())
-    points = points_of(grid, ["dlrm"], CARDINALITIES, TrainingOptions(data=("d",)), {})
-    return grid, points, runs_of(grid, points, grid.seeds, Data(), VERSIONS)
 
 
 # Student's t, printed in every book, for 95 % two-sided.
@@ -215,6 +189,14 @@ def test_only_points_of_the_same_setting_are_compared_with_a_baseline(tmp_path):
     assert found["hash", "3"] is None
 
 
+def test_runs_say_the_defaults_of_their_optimiser(tmp_path):
+    # So that the key of a run changes with a default.
+    _, points, runs = planned(tmp_path)
+    assert {point.options.warmup_steps for point in points} == {None}
+    found = {(run.options.learning_rate, run.options.warmup_steps) for run in runs}
+    assert found == {(0.02, 100), (0.001, 0)}
+
+
 def test_rows_of_runs_that_are_not_finished(tmp_path):
     _, points, runs = planned(tmp_path)
     store = RunStore(tmp_path / "runs")
@@ -289,117 +271,3 @@ def test_memory_of_a_run(tmp_path):
         ),
     )
     assert why_too_large(huge).startswith("needs about 3300001.0 GB of memory, ")
-
-
-def test_a_claimed_run_is_left_to_the_process_that_has_it(tmp_path):
-    store = RunStore(tmp_path)
-    claim = store.claim("k")
-    assert store.claim("k") is None
-    # A process that inherits the claim keeps it when the one that made it is gone.
-    child = subprocess.Popen(["sleep", "60"], pass_fds=(claim,))
-    try:
-        os.close(claim)
-        assert store.claim("k") is None
-    finally:
-        child.kill()
-        child.wait()
-    again = store.claim("k")
-    assert again is not None
-    os.close(again)
-
-
-def test_what_a_kill_left_is_cleared_or_resumed(tmp_path):
-    store = RunStore(tmp_path)
-    folder = store.directory("k").path
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / ".config.json.77.tmp.json").touch()
-    assert not store.can_resume("k")
-    assert list(folder.iterdir()) == []
-    store.directory("k").config.write_text("{}")
-    (folder / "checkpoints").mkdir()
-    assert store.can_resume("k")
-    store.directory("k").metrics.write_text("{}")
-    store.finish("k")
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "metrics.json"]
-
-
-# Stands for the training program: notes its start, waits, writes its metrics.
-TRAINER = """
-import json, pathlib, signal, sys, time
-arguments = sys.argv[1:]
-out = pathlib.Path(arguments[arguments.index("--out") + 1])
-(out / "config.json").write_text("{}")
-with (out.parent / "starts.txt").open("a") as file:
-    file.write(f"{out.name} {'--resume' in arguments}\\n")
-def stop(number, frame):
-    sys.exit("error: stopped")
-signal.signal(signal.SIGTERM, stop)
-seed = arguments[arguments.index("--seed") + 1] if "--seed" in arguments else "0"
-if seed == "1" and "adagrad" not in arguments and "amsgrad" not in arguments:
-    sys.exit("error: no such luck.")
-time.sleep(SECONDS)
-(out / "metrics.json").write_text(json.dumps({"seed": seed}))
-"""
-
-
-@pytest.fixture
-def trainer(monkeypatch):
-    def use(seconds):
-        code = TRAINER.replace("SECONDS", str(seconds))
-        monkeypatch.setattr(scheduler, "PROGRAM", (sys.executable, "-c", code))
-
-    return use
-
-
-def starts(store):
-    return (store.path / "starts.txt").read_text().splitlines()
-
-
-def test_the_scheduler_does_each_run_once(tmp_path, trainer):
-    trainer(0)
-    _, _, runs = planned(tmp_path, optimizers=[{"optimizer": "amsgrad"}])
-    store = RunStore(tmp_path / "runs")
-    told = []
-    first = scheduler.Scheduler(store, 2, lambda run, seconds: told.append((run.key, seconds > 0)))
-    assert first.run([*runs, runs[0]]) == 0
-    assert sorted(told) == sorted((run.key, True) for run in runs)
-    assert len(starts(store)) == 6
-    again = scheduler.Scheduler(store, 2, lambda run, seconds: told.append((run.key, seconds > 0)))
-    assert again.run(runs) == 0
-    assert told[6:] == [(run.key, False) for run in runs]
-    assert len(starts(store)) == 6
-
-
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, trainer):
-    trainer(0)
-    _, _, runs = planned(tmp_path)
-    chosen = [run for run in runs if run.options.optimizer == "adagrad"]  # Seed 1 of these fails.
-    store = RunStore(tmp_path / "runs")
-    work = scheduler.Scheduler(store, 2, lambda run, seconds: None)
-    assert work.run(chosen) == 0
-    failed = [run.key for run in chosen if run.seed == 1]
-    assert work.failures == dict.fromkeys(failed, "no such luck.")
-    assert all(store.is_finished(run.key) for run in chosen if run.seed == 0)
-
-
-def test_a_signal_ends_the_processes_and_the_next_start_resumes_them(tmp_path, trainer):
-    trainer(30)
-    _, _, runs = planned(tmp_path, optimizers=[{"optimizer": "amsgrad"}])
-    store = RunStore(tmp_path / "runs")
-    work = scheduler.Scheduler(store, 2, lambda run, seconds: None)
-
-    def interrupt():
-        while not (store.path / "starts.txt").exists() or len(starts(store)) < 2:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    assert work.run(runs) == 128 + signal.SIGTERM
-    thread.join()
-    assert work.failures == {}
-    trainer(0)
-    assert scheduler.Scheduler(store, 2, lambda run, seconds: None).run(runs) == 0
-    resumed = [line for line in starts(store) if line.endswith("True")]
-    assert sorted(resumed) == sorted(f"{run.key} True" for run in runs[:2])
-    assert GRID["seeds"] * 3 == len({line.split()[0] for line in starts(store)})

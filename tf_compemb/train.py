@@ -58,6 +58,7 @@ def _run(options: TrainingOptions, given: frozenset[str]) -> int:
         options = _resumed(run, options, given)
     else:
         run.check_new()
+        options = options.with_optimizer_defaults()
     options = options.replace(out=out)
     if is_comparison(options):
         return _compare(options, run)

@@ -164,7 +164,7 @@ def runs_of(
             for seed in range(seeds):
                 options = point.options.replace(
                     **optimizer, seed=seed, **_cadence(grid, point.options, data)
-                )
+                ).with_optimizer_defaults()
                 key = key_of(options, data.fingerprint, versions)
                 runs.append(Run(point, optimizer, seed, options, key))
     return runs

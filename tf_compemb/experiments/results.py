@@ -9,7 +9,6 @@ from typing import Any
 
 from tf_compemb.experiments.plan import Point, Run
 from tf_compemb.experiments.run_store import RunStore
-from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES
 from tf_compemb.training.run_directory import write_csv
 
 _POINT = ("experiment", "model", "series", "embedding", "varied", "value", "data")
@@ -108,10 +107,9 @@ def _text(value: Any) -> str | None:
 
 
 def _of_run(run: Run, store: RunStore, reasons: Mapping[str, str]) -> dict[str, Any]:
-    name, rate = run.options.optimizer, run.options.learning_rate
     found = {
-        "optimizer": name,
-        "learning_rate": DEFAULT_LEARNING_RATES[name] if rate is None else rate,
+        "optimizer": run.options.optimizer,
+        "learning_rate": run.options.learning_rate,
         "seed": run.seed,
         "run": run.key,
     }

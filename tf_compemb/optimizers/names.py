@@ -19,7 +19,8 @@ class _Choice(NamedTuple):
         floats_per_row: State of a table, float32 for each of its rows.
         warmup_steps: Default. Adagrad's first step moves every weight by the whole rate, whatever
             its gradient, and 0.02 for each of a layer's weights can silence all of its ReLU units:
-            at batch 2048, DLRM's bottom network was dead within 96 steps of seed 0.
+            at batch 2048, DLRM's bottom network was dead within 96 steps of seed 0. With 20 steps
+            it still died in 3 of 315 runs at batch 128; with 50, 100 or 200 in none of these.
     """
 
     class_name: str
@@ -38,8 +39,8 @@ _ADAGRAD = {"initial_accumulator_value": 1e-8}
 
 _CHOICES = {
     "sgd": _Choice("SGD", {}, 0.1, 0, 0),
-    "adagrad": _Choice("Adagrad", _ADAGRAD, 0.02, 1, 0, warmup_steps=20),
-    "rowwise_adagrad": _Choice("RowWiseAdagrad", _ADAGRAD, 0.02, 0, 1, warmup_steps=20),
+    "adagrad": _Choice("Adagrad", _ADAGRAD, 0.02, 1, 0, warmup_steps=100),
+    "rowwise_adagrad": _Choice("RowWiseAdagrad", _ADAGRAD, 0.02, 0, 1, warmup_steps=100),
     "adam": _Choice("Adam", {}, 0.001, 2, 1),
     "amsgrad": _Choice("AMSGrad", {}, 0.001, 3, 1),
     "lazy_adam": _Choice("LazyAdam", {}, 0.001, 2, 0),

@@ -154,7 +154,7 @@ def build_optimizer(options: TrainingOptions) -> Any:
     """The optimiser of the options."""
     from tf_compemb import optimizers
 
-    warmup_steps = options.warmup_steps
-    if warmup_steps is None:
-        warmup_steps = optimizers.DEFAULT_WARMUP_STEPS[options.optimizer]
-    return optimizers.get(options.optimizer, options.learning_rate, warmup_steps=warmup_steps)
+    options = options.with_optimizer_defaults()
+    return optimizers.get(
+        options.optimizer, options.learning_rate, warmup_steps=options.warmup_steps
+    )

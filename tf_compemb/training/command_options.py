@@ -283,7 +283,7 @@ def _add_training_options(group: Any) -> None:
     _add(
         group,
         "--warmup-steps",
-        "steps over which the step size grows to its value (default: 20 with Adagrad, else 0)",
+        "steps over which the step size grows to its value (default: 100 with Adagrad, else 0)",
         type=natural_number,
         metavar="N",
     )

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES, DEFAULT_WARMUP_STEPS
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -66,6 +68,14 @@ class TrainingOptions:
         known = {f.name for f in dataclasses.fields(cls)}
         tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{name: v for name, v in {**values, **tuples}.items() if name in known})
+
+    def with_optimizer_defaults(self) -> TrainingOptions:
+        """A copy that says the optimiser's learning rate and warm-up in numbers."""
+        rate, steps = self.learning_rate, self.warmup_steps
+        return self.replace(
+            learning_rate=DEFAULT_LEARNING_RATES[self.optimizer] if rate is None else rate,
+            warmup_steps=DEFAULT_WARMUP_STEPS[self.optimizer] if steps is None else steps,
+        )
 
     def replace(self, **changes: Any) -> TrainingOptions:
         """A copy with some options changed."""
