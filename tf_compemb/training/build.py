@@ -156,5 +156,5 @@ def build_optimizer(options: TrainingOptions) -> Any:
 
     options = options.with_optimizer_defaults()
     return optimizers.get(
-        options.optimizer, options.learning_rate, warmup_steps=options.warmup_steps
+        options.optimizer, options.learning_rate, warmup_steps=options.warmup_steps or 0
     )
