@@ -79,6 +79,32 @@ def test_the_bare_path_is_its_formula(method):
         np.testing.assert_allclose(found[3, column], z, rtol=1e-4, atol=1e-6)
 
 
+@on_tensorflow
+def test_the_bare_quotient_remainder_is_its_formula():
+    from tf_compemb import EmbeddingCollection
+    from tf_compemb.benchmark.engines.keras_tensorflow import layer_and_ids
+
+    settings = {**SETTINGS, "rows": 500, "method": "bare quotient-remainder"}
+    sizes = inputs.scaled_cardinalities(settings["rows"])
+    layer, ids = layer_and_ids(settings)
+    ids = next(ids).numpy()
+    layer.remainder.assign(np.random.default_rng(0).normal(size=layer.remainder.shape))
+    quotient, remainder = (w.numpy() for w in layer.weights)
+    chosen = [-(-n // 4) + 4 < n for n in sizes]
+    assert 0 < sum(chosen) < 26
+    ours = EmbeddingCollection(sizes, 4, "qr")
+    of_ones = remainder[-1].size
+    assert quotient.size + remainder.size - of_ones == ours.footprint().parameters
+    rows = [-(-n // 4) if c else n for n, c in zip(sizes, chosen, strict=True)]
+    found = layer(ids).numpy()
+    seen = 0
+    for field, i in enumerate(ids[3]):
+        z = quotient[sum(rows[:field]) + (i // 4 if chosen[field] else i)]
+        row = seen + i % 4 if chosen[field] else -1
+        seen += 4 * chosen[field]
+        np.testing.assert_allclose(found[3, field], z * remainder[row], rtol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["bags", "one table", "tbe", "torchrec"])
 def test_the_torch_step_is_the_step(method):
     pytest.importorskip("torch")

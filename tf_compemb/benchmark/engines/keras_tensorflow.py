@@ -135,12 +135,14 @@ def make_layer(settings: dict[str, Any], sizes: list[int]) -> Any:
         name, options = METHODS[method]
         return EmbeddingCollection(sizes, dim, name, options=options)
     from tf_compemb.benchmark.engines import bare_path, other_layers
+    from tf_compemb.benchmark.engines.bare_quotient_remainder import bare_quotient_remainder
 
     makers = {
         "stock": other_layers.stock_tables,
         "stock one table": other_layers.stock_one_table,
         "keras-rs": other_layers.keras_rs_tables,
         "none": other_layers.no_tables,
+        "bare quotient-remainder": bare_quotient_remainder,
         "bare path, fused": bare_path.fused_path,
         "bare path, partitioned": bare_path.partitioned_path,
     }
