@@ -306,6 +306,19 @@ def test_a_quick_run_prints_and_writes_everything(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_kernels_that_are_not_built_are_named(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("TF_COMPEMB_CACHE", str(tmp_path / "empty"))
+    only = ["--only", "rowwise_adagrad"]
+    assert main(["kernels", "--quick", *only, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "kernels.json").read_text())
+    cases = {case["name"]: case for case in found["groups"][0]["cases"]}
+    assert cases["full, without kernels"]["status"] == "measured"
+    assert cases["full, with kernels"]["status"] == "skipped"
+    assert "python -m tf_compemb.native_kernels" in cases["qr, with kernels"]["reason"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["memory", "ingest"])
 def test_quick_runs_of_programs_and_memory(suite, tmp_path):
     pytest.importorskip("matplotlib")

@@ -42,6 +42,7 @@ def make_suites(quick: bool, device: str = "gpu") -> dict[str, Suite]:
         _train(quick),
         _scale(quick),
         _methods(quick),
+        _kernels(quick),
         ingest_suite(quick),
         serve_suite(quick),
         memory_suite(quick),
@@ -159,6 +160,30 @@ def _methods(quick: bool) -> Suite:
         "Every method at a tenth of the full tables' bytes",
         "Sized as in the leaderboard, larger where a tenth is out of reach (ant, mlet); updates by "
         "Adagrad; in tf_keras. / base: over full tables.",
+        groups,
+    )
+
+
+def _kernels(quick: bool) -> Suite:
+    groups = []
+    for optimizer in _FUSED:  # Those that the kernels have.
+        for rows, batch in _sizes(quick):
+            common = {"rows": rows, "batch": batch, "dim": DIM, "optimizer": optimizer}
+            cases = [
+                Case(f"{method}, {engine}", engine, "step", {**common, "method": method})
+                for method in ("full", "qr")
+                for engine in ("without kernels", "with kernels")
+            ]
+            cases += [peer for peer in _peers("step", common, optimizer) if peer.engine == "fbgemm"]
+            limit = Case("limit: NumPy", "numpy", "step", common)
+            bounds = [Bound("full, with kernels", "FBGEMM TBE", 1.2)]
+            name = f"{optimizer}, {rows:,} rows, batch {batch}"
+            groups.append(Group(name, [*cases, limit], cases[0].name, limit.name, bounds))
+    return Suite(
+        "kernels",
+        "Embedding step with the compiled kernels and without",
+        "Forward, backward, update, in tf_keras. / base: over full tables without the kernels. "
+        "/ limit: as in the suite `step`.",
         groups,
     )
 

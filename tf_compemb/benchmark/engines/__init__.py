@@ -41,6 +41,7 @@ _PEERS = "pip install tf_compemb[benchmark]"
 _TORCHREC = f"{_PEERS} && pip install --no-deps torchrec==1.8.0"
 _KERAS3 = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
 _TF_KERAS = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "1"}
+_KERNELS = "TF_COMPEMB_NATIVE_KERNELS"
 
 ENGINES = {
     "numpy": Engine("gather_limit", ("numpy",), "pip install numpy"),
@@ -49,6 +50,18 @@ ENGINES = {
         ("tf_keras", "tensorflow_recommenders"),
         _TRAIN,
         _TF_KERAS,
+    ),
+    "with kernels": Engine(
+        "with_kernels",
+        ("tf_keras", "tensorflow_recommenders"),
+        _TRAIN,
+        {**_TF_KERAS, _KERNELS: "1"},
+    ),
+    "without kernels": Engine(
+        "keras_tensorflow",
+        ("tf_keras", "tensorflow_recommenders"),
+        _TRAIN,
+        {**_TF_KERAS, _KERNELS: "0"},
     ),
     "keras3": Engine(
         "keras_tensorflow", ("tensorflow", "keras"), "pip install tensorflow keras", _KERAS3
