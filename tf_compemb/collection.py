@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tf_compemb._keras import (
     LEGACY,
     Layer,
@@ -35,6 +33,7 @@ from tf_compemb.layers.ids import (
 from tf_compemb.layers.pooled import PooledEmbedding, PooledLookup, lookup_groups
 from tf_compemb.size_table import size_table
 from tf_compemb.storage.field_store import Entry, read_entries, write_entries
+from tf_compemb.vector_order import columns, matrix_shape, order_of, vectors_of
 
 
 @register
@@ -152,8 +151,8 @@ class EmbeddingCollection(Layer):
                 lookups.append(kind(layers, name=f"fused_{len(lookups)}", dtype=dtype))
             lookups[-1].saved_by_owner = True
         self.lookups = lookups
-        counts = [_vectors_of(layer) for layer in self._fields.layers]
-        self._order = _order_of(self._groups, counts)
+        counts = [vectors_of(layer) for layer in self._fields.layers]
+        self._order = order_of(self._groups, counts)
 
     @property
     def field_names(self) -> list[str]:
@@ -165,14 +164,14 @@ class EmbeddingCollection(Layer):
         """What each vector of the result stands for: the field, or "field/partition"."""
         names = []
         for name, layer in zip(self.cardinalities, self._fields.layers, strict=True):
-            count = _vectors_of(layer)
+            count = vectors_of(layer)
             names += [name] if count == 1 else [f"{name}/{j}" for j in range(count)]
         return names
 
     @property
     def num_vectors(self) -> int:
         """Vectors for one row: the fields', or more under operation="feature"."""
-        return sum(_vectors_of(layer) for layer in self._fields.layers)
+        return sum(vectors_of(layer) for layer in self._fields.layers)
 
     @property
     def methods_of_one_device(self) -> list[str]:
@@ -234,7 +233,7 @@ class EmbeddingCollection(Layer):
             share = None if weights is None else weights.get(name)
             part = self._field_bags(i, ids, share, combiner)
             vectors.append(
-                ops.reshape(part, (-1, _vectors_of(self._fields.layers[i]), self.output_dim))
+                ops.reshape(part, (-1, vectors_of(self._fields.layers[i]), self.output_dim))
             )
         return ops.concatenate(vectors, axis=1)
 
@@ -251,12 +250,12 @@ class EmbeddingCollection(Layer):
         ids, valid = checked_ids(ids, list(self.cardinalities.values()), message)
         parts = []
         for members, lookup in zip(self._groups, self.lookups, strict=True):
-            own = ids if len(members) == len(self.cardinalities) else _columns(ids, members)
+            own = ids if len(members) == len(self.cardinalities) else columns(ids, members)
             vectors = lookup(own) if isinstance(lookup, GroupLookup) else lookup.lookup(own[:, 0])
             shape = (-1, len(members), *self._fields.layers[members[0]].vector_shape)
             vectors = ops.reshape(vectors, shape)
-            vectors = poison(vectors, None if valid is None else _columns(valid, members))
-            parts.append(ops.reshape(vectors, (-1, *_matrix_shape(shape))))
+            vectors = poison(vectors, None if valid is None else columns(valid, members))
+            parts.append(ops.reshape(vectors, (-1, *matrix_shape(shape))))
         return self._in_order(parts)
 
     def _in_order(self, parts: list[Any]) -> Any:
@@ -387,32 +386,3 @@ class _Fields:
 
     def __init__(self, layers: list[CompressedEmbedding]) -> None:
         self.layers = layers
-
-
-def _vectors_of(layer: CompressedEmbedding) -> int:
-    return layer.vector_shape[0] if len(layer.vector_shape) == 2 else 1
-
-
-def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(vectors, output_dim) of (-1, fields, [k,] output_dim)."""
-    return (shape[1] * (shape[2] if len(shape) == 4 else 1), shape[-1])
-
-
-def _columns(x: Any, members: Sequence[int]) -> Any:
-    first, count = members[0], len(members)
-    if tuple(members) == tuple(range(first, first + count)):
-        return x[:, first : first + count]
-    return ops.take(x, np.asarray(members), axis=1)
-
-
-def _order_of(groups: Sequence[Sequence[int]], counts: Sequence[int]) -> list[int] | None:
-    """Where each field's vectors are when the groups' stand side by side; None: in order.
-
-    Args:
-        groups: Fields of each group.
-        counts: Vectors of each field.
-    """
-    fields = [field for members in groups for field in members]
-    starts = dict(zip(fields, np.cumsum([0] + [counts[i] for i in fields]), strict=False))
-    order = [int(starts[i]) + j for i, count in enumerate(counts) for j in range(count)]
-    return None if order == sorted(order) else order
