@@ -1,5 +1,6 @@
 """The store of runs and the scheduler."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -69,51 +70,62 @@ time.sleep(SECONDS)
 """
 
 
-@pytest.fixture
-def trainer(monkeypatch):
-    def use(seconds):
-        code = TRAINER.replace("SECONDS", str(seconds))
-        monkeypatch.setattr(scheduler, "PROGRAM", (sys.executable, "-c", code))
+class Pretended:
+    """A process of `TRAINER`, as `multiprocessing` has them."""
 
-    return use
+    def __init__(self, seconds, arguments, environment, log, claim):
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", TRAINER.replace("SECONDS", str(seconds)), *arguments],
+                stderr=file,
+                env=environment,
+                pass_fds=(claim,),
+            )
+        self.terminate = self._process.terminate
+        self.join = self._process.wait
+
+    @property
+    def exitcode(self):
+        return self._process.poll()
+
+
+def work(store, finished, seconds=0):
+    return scheduler.Scheduler(store, 2, finished, functools.partial(Pretended, seconds))
 
 
 def starts(store):
     return (store.path / "starts.txt").read_text().splitlines()
 
 
-def test_the_scheduler_does_each_run_once(tmp_path, trainer):
-    trainer(0)
+def test_the_scheduler_does_each_run_once(tmp_path):
     _, _, runs = planned(tmp_path, optimizers=[{"optimizer": "amsgrad"}])
     store = RunStore(tmp_path / "runs")
     told = []
-    first = scheduler.Scheduler(store, 2, lambda run, seconds: told.append((run.key, seconds > 0)))
+    first = work(store, lambda run, seconds: told.append((run.key, seconds > 0)))
     assert first.run([*runs, runs[0]]) == 0
     assert sorted(told) == sorted((run.key, True) for run in runs)
     assert len(starts(store)) == 6
-    again = scheduler.Scheduler(store, 2, lambda run, seconds: told.append((run.key, seconds > 0)))
+    again = work(store, lambda run, seconds: told.append((run.key, seconds > 0)))
     assert again.run(runs) == 0
     assert told[6:] == [(run.key, False) for run in runs]
     assert len(starts(store)) == 6
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, trainer):
-    trainer(0)
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path):
     _, _, runs = planned(tmp_path)
     chosen = [run for run in runs if run.options.optimizer == "adagrad"]  # Seed 1 of these fails.
     store = RunStore(tmp_path / "runs")
-    work = scheduler.Scheduler(store, 2, lambda run, seconds: None)
-    assert work.run(chosen) == 0
+    some = work(store, lambda run, seconds: None)
+    assert some.run(chosen) == 0
     failed = [run.key for run in chosen if run.seed == 1]
-    assert work.failures == dict.fromkeys(failed, "no such luck.")
+    assert some.failures == dict.fromkeys(failed, "no such luck.")
     assert all(store.is_finished(run.key) for run in chosen if run.seed == 0)
 
 
-def test_a_signal_ends_the_processes_and_the_next_start_resumes_them(tmp_path, trainer):
-    trainer(30)
+def test_a_signal_ends_the_processes_and_the_next_start_resumes_them(tmp_path):
     _, _, runs = planned(tmp_path, optimizers=[{"optimizer": "amsgrad"}])
     store = RunStore(tmp_path / "runs")
-    work = scheduler.Scheduler(store, 2, lambda run, seconds: None)
+    first = work(store, lambda run, seconds: None, seconds=30)
 
     def interrupt():
         while not (store.path / "starts.txt").exists() or len(starts(store)) < 2:
@@ -122,11 +134,10 @@ def test_a_signal_ends_the_processes_and_the_next_start_resumes_them(tmp_path, t
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    assert work.run(runs) == 128 + signal.SIGTERM
+    assert first.run(runs) == 128 + signal.SIGTERM
     thread.join()
-    assert work.failures == {}
-    trainer(0)
-    assert scheduler.Scheduler(store, 2, lambda run, seconds: None).run(runs) == 0
+    assert first.failures == {}
+    assert work(store, lambda run, seconds: None).run(runs) == 0
     resumed = [line for line in starts(store) if line.endswith("True")]
     assert sorted(resumed) == sorted(f"{run.key} True" for run in runs[:2])
     assert GRID["seeds"] * 3 == len({line.split()[0] for line in starts(store)})

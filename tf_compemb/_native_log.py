@@ -25,13 +25,13 @@ def import_tensorflow_quietly(*more: str) -> Any:
     """
     chosen_by_user = "TF_CPP_MIN_LOG_LEVEL" in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with contextlib.nullcontext() if chosen_by_user else _without_native_log():
+    with contextlib.nullcontext() if chosen_by_user else without_native_log():
         tensorflow, *_ = [importlib.import_module(name) for name in ("tensorflow", *more)]
     return tensorflow
 
 
 @contextlib.contextmanager
-def _without_native_log() -> Iterator[None]:
+def without_native_log() -> Iterator[None]:
     """Drops what TensorFlow's C++ logs on stderr; everything else is shown afterwards.
 
     While it is imported TensorFlow heeds no log level: its logging is not initialised yet.

@@ -1,27 +1,26 @@
 """Runs of a grid, several at a time, each in a process of its own.
 
 A process each gives a run's memory back whole, keeps its peak its own, and lets one be killed
-without the others. It costs the five seconds that TensorFlow takes to start.
+without the others.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from tf_compemb.benchmark.machine import available_bytes, core_count
+from tf_compemb.experiments import training_process
 from tf_compemb.experiments.memory import needed_bytes
 from tf_compemb.experiments.plan import Run
 from tf_compemb.experiments.run_store import RunStore
 from tf_compemb.training.command_options import arguments
 
-PROGRAM = (sys.executable, "-m", "tf_compemb.train")
 _PAUSE = 0.2  # Seconds between looks at the processes.
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -38,7 +37,7 @@ def environment_of_a_run(jobs: int) -> dict[str, str]:
 @dataclass
 class _Active:
     run: Run
-    process: subprocess.Popen
+    process: BaseProcess
     claim: int
     resumed: bool
     started: float
@@ -51,16 +50,24 @@ class Scheduler:
         store: Where runs are kept.
         jobs: Processes at a time, as far as their memory fits.
         finished: Is told each run that ends well, and its seconds; those done before take none.
+        start_process: As `training_process.start`.
 
     Attributes:
         failures: For each key of a run that ended badly, why.
     """
 
-    def __init__(self, store: RunStore, jobs: int, finished: Callable[[Run, float], None]) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        jobs: int,
+        finished: Callable[[Run, float], None],
+        start_process: Callable[..., BaseProcess] = training_process.start,
+    ) -> None:
         self.failures: dict[str, str] = {}
         self._store = store
         self._jobs = jobs
         self._finished = finished
+        self._start_process = start_process
         self._active: list[_Active] = []
         self._signal: int | None = None
 
@@ -136,21 +143,15 @@ class Scheduler:
         else:
             told = arguments(run.options.replace(out=out))
         environment = {**environment_of_a_run(self._jobs), **os.environ}
-        with self._store.log(run.key).open("w") as log:
-            process = subprocess.Popen(
-                [*PROGRAM, *told, "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=environment,
-                pass_fds=(claim,),
-                start_new_session=True,  # Ctrl-C is for this program, which passes it on once.
-            )
+        # Ctrl-C is for this program, which passes it on once.
+        process = self._start_process(
+            [*told, "--json"], environment, self._store.log(run.key), claim
+        )
         self._active.append(_Active(run, process, claim, resumed, time.monotonic()))
 
     def _look_after_processes(self) -> None:
         for active in list(self._active):
-            status = active.process.poll()
+            status = active.process.exitcode
             if status is not None:
                 self._active.remove(active)
                 self._after(active, status)
@@ -180,5 +181,6 @@ class Scheduler:
         for active in self._active:
             active.process.terminate()
         for active in self._active:
-            self._after(active, active.process.wait())
+            active.process.join()
+            self._after(active, active.process.exitcode or 0)
         self._active.clear()
