@@ -15,7 +15,7 @@ from training_program import needs_tf_keras
 if needs_tf_keras():
     pytest.skip(needs_tf_keras(), allow_module_level=True)
 
-from tf_compemb.experiments import scheduler
+from tf_compemb.experiments import scheduler, training_process
 from tf_compemb.experiments.run_store import RunStore
 
 
@@ -141,3 +141,20 @@ def test_a_signal_ends_the_processes_and_the_next_start_resumes_them(tmp_path):
     resumed = [line for line in starts(store) if line.endswith("True")]
     assert sorted(resumed) == sorted(f"{run.key} True" for run in runs[:2])
     assert GRID["seeds"] * 3 == len({line.split()[0] for line in starts(store)})
+
+
+@pytest.mark.slow
+def test_a_process_is_the_training_program_and_holds_the_claim(tmp_path):
+    store = RunStore(tmp_path)
+    claim = store.claim("k")
+    log, missing = tmp_path / "log", tmp_path / "missing.txt"
+    told = ["--data", str(missing), "--out", str(tmp_path / "out")]
+    process = training_process.start(told, {}, log, claim)
+    os.close(claim)
+    assert store.claim("k") is None
+    process.join()
+    assert process.exitcode == 2
+    (line,) = log.read_text().splitlines()
+    assert line.startswith("error: ")
+    assert str(missing) in line
+    assert store.claim("k") is not None
