@@ -29,6 +29,10 @@ class ModelConfig:
     specific: tuple[int, ...] = ()
     labels: dict[str, int] = field(default_factory=dict)
 
+    def may_serve(self, version: int) -> bool:
+        """Whether this version is served if it is among the newest that there are."""
+        return not self.specific or version in self.specific
+
 
 def configs_of(message: Any) -> list[ModelConfig]:
     """The models that a `ReloadConfigRequest` lists.

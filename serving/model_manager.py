@@ -66,7 +66,6 @@ class ModelManager:
         self._configs = {config.name: config for config in configs}
         self._options, self._metrics, self._warm_up = options, metrics, warm_up
         self._servables: dict[str, dict[int, Servable]] = {}
-        self._pending: set[str] = set()
         self._said: dict[str, str] = {}
         self._lock = threading.Lock()  # Guards the maps; never held while a model loads.
         self._refreshing = threading.Lock()
@@ -179,12 +178,23 @@ class ModelManager:
                 _log.exception("looking for versions failed")
 
     def _refresh_until_settled(self) -> None:
+        # An older version is not loaded, only to be unloaded, while a newer one comes to rest.
         deadline = time.monotonic() + 5 * self._options.settle_seconds
-        while True:
-            self._refresh()
-            if not self._pending or time.monotonic() > deadline:
-                return
+        while self._any_unsettled() and time.monotonic() < deadline:
             time.sleep(self._options.settle_seconds / 10)
+        self._refresh()
+
+    def _any_unsettled(self) -> bool:
+        return any(self._has_unsettled(config) for config in list(self._configs.values()))
+
+    def _has_unsettled(self, config: ModelConfig) -> bool:
+        try:
+            found = find_versions(config.base)
+        except OSError:
+            return False
+        candidates = [path for version, path in found.items() if config.may_serve(version)]
+        whole = [files for files in map(fingerprint, candidates) if files is not None]
+        return any(seconds_at_rest(files) < self._options.settle_seconds for files in whole)
 
     def _refresh(self) -> None:
         with self._refreshing:
@@ -195,7 +205,6 @@ class ModelManager:
                     self._unload(servable)
 
     def _refresh_model(self, config: ModelConfig) -> None:
-        self._pending.discard(config.name)
         try:
             found = find_versions(config.base)
         except OSError as error:
@@ -206,9 +215,7 @@ class ModelManager:
         kept: list[Servable] = []
         limit = len(found) if config.specific or config.latest is None else config.latest
         for version in sorted(found, reverse=True):
-            if config.specific and version not in config.specific:
-                continue
-            if len(kept) < limit:
+            if config.may_serve(version) and len(kept) < limit:
                 servable = self._loaded(config, version)
                 kept += [servable] if servable else []
         # With none of the wanted versions there, the old one goes on, unless it is gone as well.
@@ -230,7 +237,6 @@ class ModelManager:
         if known and known.error and known.path == path and known.files == files:
             return None  # It was refused, and nothing has changed.
         if seconds_at_rest(files) < self._options.settle_seconds:
-            self._pending.add(config.name)
             return None
         servable = Servable(config.name, version, path, files)
         if known is None or known.state is not State.AVAILABLE:

@@ -10,6 +10,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +116,26 @@ def run_serve(options: argparse.Namespace) -> int:
     Raises:
         UserError: An option, a model or a port is at fault.
     """
+    # A client's malformed message is no event of the server's.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    with _log_on_stderr():
+        _serve_models(options)
+    return 0
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     _log.addHandler(shown)
     _log.setLevel(logging.INFO)
-    # A client's malformed message is no event of the server's.
-    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        _log.removeHandler(shown)
+
+
+def _serve_models(options: argparse.Namespace) -> None:
     models = [_model(given) for given in options.models]
     names = [name for name, _ in models]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -130,7 +146,6 @@ def run_serve(options: argparse.Namespace) -> int:
         _check_port(options, port)
     _import_libraries()
     asyncio.run(_serve(_loaded_server(models, options), options))
-    return 0
 
 
 def _model(given: str) -> tuple[str, Path]:

@@ -40,7 +40,7 @@ compiled = pytest.mark.slow  # compiling takes ten seconds
 def cache(monkeypatch, tmp_path):
     """An empty cache folder, which the kernels are looked for in."""
     monkeypatch.setenv("TF_COMPEMB_CACHE", str(tmp_path))
-    monkeypatch.delenv(library.SWITCH, raising=False)
+    monkeypatch.delenv(native_kernels.SWITCH, raising=False)
     library.loaded.cache_clear()
     yield tmp_path
     library.loaded.cache_clear()
@@ -72,7 +72,7 @@ def built(tmp_path_factory):
 def kernels(built, monkeypatch):
     """The ops' module; the optimisers use it in the test."""
     monkeypatch.setenv("TF_COMPEMB_CACHE", str(built))
-    monkeypatch.setenv(library.SWITCH, "1")
+    monkeypatch.setenv(native_kernels.SWITCH, "1")
     library.loaded.cache_clear()
     yield library.loaded()
     library.loaded.cache_clear()
@@ -394,7 +394,7 @@ def test_a_library_that_does_not_load_is_named_and_not_used(cache):
 @compiled
 def test_the_switch_leaves_the_kernels_out(kernels, monkeypatch):
     assert native_kernels.available()
-    monkeypatch.setenv(library.SWITCH, "0")
+    monkeypatch.setenv(native_kernels.SWITCH, "0")
     library.loaded.cache_clear()
     assert not native_kernels.available()
 

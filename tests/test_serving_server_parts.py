@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 import signal
 import socket
@@ -270,6 +271,7 @@ def test_a_port_in_use(model, capsys):
         assert main(["serve", str(model), "--grpc-port", "0", "--rest-port", str(port)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: Cannot listen on 127.0.0.1, port {port}: Address already in ")
+    assert not logging.getLogger("tf_compemb.serving").handlers
 
 
 @pytest.mark.slow

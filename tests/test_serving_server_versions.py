@@ -13,14 +13,16 @@ from serving_toys import copy_version, predict_request, serving, tf, write_toy
 from tensorflow_serving.apis import model_management_pb2, model_pb2
 
 from tf_compemb.native_session import NativeError
+from tf_compemb.serving import model_manager
 from tf_compemb.serving.metrics import Metrics
 from tf_compemb.serving.model_config import ModelConfig
 from tf_compemb.serving.model_manager import LoadingOptions, ModelManager
 from tf_compemb.serving.servable import State
-from tf_compemb.serving.version_directories import find_versions, fingerprint
+from tf_compemb.serving.version_directories import find_versions, fingerprint, seconds_at_rest
 from tf_compemb.serving.warm_up import warm_up
 
 SETTLE = 0.2
+POLL = 0.05
 BOUND = 1 << 20
 
 
@@ -42,7 +44,7 @@ def base(tmp_path):
 
 @pytest.fixture
 def manager(base):
-    options = LoadingOptions(poll_seconds=0.05, settle_seconds=SETTLE)
+    options = LoadingOptions(poll_seconds=POLL, settle_seconds=SETTLE)
     made = ModelManager([ModelConfig("toy", base)], options, Metrics(), warm)
     yield made
     made.close()
@@ -143,9 +145,13 @@ def test_truncated_variables_are_refused(manager, base, versions):
     assert answer(manager) == 1
 
 
-def test_a_version_copied_file_by_file_is_loaded_when_it_is_whole(manager, base, versions):
+def test_a_version_copied_file_by_file_is_loaded_when_it_is_whole(
+    manager, base, versions, monkeypatch
+):
     copy_version(versions / "1", base / "1")
     manager.start()
+    rest = [0.0]  # However slowly this test writes.
+    monkeypatch.setattr(model_manager, "seconds_at_rest", lambda files: rest[0])
     source = versions / "2"
     (base / "2" / "variables").mkdir(parents=True)
     for name in ("saved_model.pb", "variables/variables.index"):
@@ -157,10 +163,25 @@ def test_a_version_copied_file_by_file_is_loaded_when_it_is_whole(manager, base,
         for first in range(0, len(data), 200):
             file.write(data[first : first + 200])
             file.flush()
-            time.sleep(SETTLE / 4)
+            time.sleep(POLL)
             assert 2 not in states(manager)
+    rest[0] = SETTLE
     wait_for(lambda: states(manager)[1] is State.END)
     assert answer(manager) == 2
+
+
+def test_an_older_version_is_not_loaded_while_a_newer_one_comes_to_rest(manager, base, versions):
+    copy_version(versions / "1", base / "1")
+    time.sleep(SETTLE)
+    copy_version(versions / "2", base / "2")
+    manager.start()
+    assert states(manager) == {2: State.AVAILABLE}
+
+
+def test_seconds_at_rest_count_from_the_newest_change(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1000.5)
+    files = (("saved_model.pb", 1, 998_000_000_000), ("variables/variables.index", 1, 10**12))
+    assert seconds_at_rest(files) == 0.5
 
 
 def test_all_versions_and_chosen_versions(manager, base, versions):

@@ -27,6 +27,12 @@ COMPARED_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam", "amsgra
 _STOCK = ("sgd", "adagrad", "amsgrad")
 _TORCH = ("sgd", "adagrad", "lazy_adam", "amsgrad")
 _FUSED = ("sgd", "adagrad", "rowwise_adagrad")
+# TensorFlow's operations without a layer, the method of ours that they bound, and by how much.
+_BARE_FORMS = (
+    ("bare path, fused", "path", 2.0),
+    ("bare path, partitioned", "path", 2.0),
+    ("bare quotient-remainder", "qr", 1.1),
+)
 
 
 def make_suites(quick: bool, device: str = "gpu") -> dict[str, Suite]:
@@ -281,13 +287,10 @@ def _compared(name: str, task: str, common: dict[str, Any], cases: list[Case]) -
         for engine in RUNTIMES
         for method in ("hash", "qr", "crt")
     ]
-    bare = [
-        Case(f"tf_keras, {form}", "tf_keras", task, {**common, "method": form})
-        for form in ("bare path, fused", "bare path, partitioned", "bare quotient-remainder")
-    ]
-    path, qr = _ours_name("path", "tf_keras"), _ours_name("qr", "tf_keras")
-    bounds += [Bound(path, case.name, 2.0) for case in bare[:-1]]
-    bounds.append(Bound(qr, bare[-1].name, 1.1))
+    bare = []
+    for form, method, at_most in _BARE_FORMS:
+        bare.append(Case(f"tf_keras, {form}", "tf_keras", task, {**common, "method": form}))
+        bounds.append(Bound(_ours_name(method, "tf_keras"), bare[-1].name, at_most))
     if task == "step" and any(case.engine == "fbgemm" for case in cases):
         bounds += [Bound(_ours_name("full", engine), "FBGEMM TBE", 1.2) for engine in RUNTIMES]
     return Group(name, [*cases, *bare, limit], _ours_name("full", "tf_keras"), limit.name, bounds)

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
+"""The environment variable that leaves the kernels out where it is 0."""
+
 
 def available() -> bool:
     """Whether the kernels are used: built for this TensorFlow and processor, and not left out.

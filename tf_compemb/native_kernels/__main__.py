@@ -53,8 +53,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _build_and_check() -> None:
+    from tf_compemb.native_kernels import SWITCH
     from tf_compemb.native_kernels.build import compile_library, compiler
-    from tf_compemb.native_kernels.library import SWITCH, library_path
+    from tf_compemb.native_kernels.library import library_path
     from tf_compemb.training.run_directory import replacing
 
     path = library_path()

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tf_compemb._cache import cache_folder
 from tf_compemb._keras import is_compiled_by_xla
+from tf_compemb.native_kernels import SWITCH
 
-SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
 # The processor's own instructions: the library's name tells processors apart. Without errno and
 # with `omp simd` loops over a row take several numbers at a time.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-shared")

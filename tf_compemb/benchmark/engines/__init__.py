@@ -9,7 +9,9 @@ mapping from measure to value that it found itself, or anything else and is time
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from tf_compemb.native_kernels import SWITCH
 
 
 class UnavailableError(RuntimeError):
@@ -41,28 +43,13 @@ _PEERS = "pip install tf_compemb[benchmark]"
 _TORCHREC = f"{_PEERS} && pip install --no-deps torchrec==1.8.0"
 _KERAS3 = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
 _TF_KERAS = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "1"}
-_KERNELS = "TF_COMPEMB_NATIVE_KERNELS"
+_OURS = Engine("keras_tensorflow", ("tf_keras", "tensorflow_recommenders"), _TRAIN, _TF_KERAS)
 
 ENGINES = {
     "numpy": Engine("gather_limit", ("numpy",), "pip install numpy"),
-    "tf_keras": Engine(
-        "keras_tensorflow",
-        ("tf_keras", "tensorflow_recommenders"),
-        _TRAIN,
-        _TF_KERAS,
-    ),
-    "with kernels": Engine(
-        "with_kernels",
-        ("tf_keras", "tensorflow_recommenders"),
-        _TRAIN,
-        {**_TF_KERAS, _KERNELS: "1"},
-    ),
-    "without kernels": Engine(
-        "keras_tensorflow",
-        ("tf_keras", "tensorflow_recommenders"),
-        _TRAIN,
-        {**_TF_KERAS, _KERNELS: "0"},
-    ),
+    "tf_keras": _OURS,
+    "with kernels": replace(_OURS, module="with_kernels", environment={**_TF_KERAS, SWITCH: "1"}),
+    "without kernels": replace(_OURS, environment={**_TF_KERAS, SWITCH: "0"}),
     "keras3": Engine(
         "keras_tensorflow", ("tensorflow", "keras"), "pip install tensorflow keras", _KERAS3
     ),
