@@ -90,8 +90,9 @@ class Suite:
         title: Heading of the table and the plot.
         about: Sentences on what is measured and what the columns mean.
         groups: In the order of the table.
-        measures: The measures that are shown; the first is plotted.
-        plot: "bars", or "lines" over the number of rows.
+        measures: The measures that are shown.
+        plot: "bars" of the first measure, "points" of all, which have one unit, or "lines" of the
+            first over the number of rows.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ _MOST_COLUMNS = 2
 
 
 def plot_suite(suite: Suite, groups: Sequence[GroupResult], path: Path) -> None:
-    """Draws a suite's first measure into a PNG.
+    """Draws a suite into a PNG.
 
     Args:
         suite: The suite.
@@ -31,22 +31,36 @@ def plot_suite(suite: Suite, groups: Sequence[GroupResult], path: Path) -> None:
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     shown = [group for group in groups if any(r.status == "measured" for r in group.results)]
-    {"bars": _bars, "lines": _lines}[suite.plot](figure, suite, shown)
+    {"bars": _bars, "points": _points, "lines": _lines}[suite.plot](figure, suite, shown)
     figure.suptitle(suite.title)
     figure.savefig(path, dpi=110, format="png")
 
 
-def _bars(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
-    """One panel for each group, one bar for each case."""
-    measure = suite.measures[0]
+def _panels(
+    figure: Any, groups: Sequence[GroupResult], measure: str
+) -> Iterator[tuple[Any, GroupResult, list[CaseResult]]]:
+    """A panel for each group, and its cases, from top to bottom, that measured something."""
     columns = min(_MOST_COLUMNS, len(groups))
     rows = math.ceil(len(groups) / columns)
     tallest = max(len(group.results) for group in groups)
     figure.set_size_inches(6.5 * columns, rows * (0.24 * tallest + 1.1) + 0.4)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    scale, unit = _scale(measure)
     for panel, group in zip(panels, groups, strict=False):
         measured = [r for r in group.results if r.status == "measured" and measure in r.turns[0][0]]
+        yield panel, group, measured
+        panel.invert_yaxis()
+        panel.set_title(group.group.name, fontsize="medium")
+        panel.grid(alpha=0.3, axis="x")
+        panel.tick_params(axis="y", labelsize="small")
+    for panel in panels[len(groups) :]:
+        panel.set_visible(False)
+
+
+def _bars(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
+    """One panel for each group, one bar for each case."""
+    measure = suite.measures[0]
+    scale, unit = _scale(measure)
+    for panel, group, measured in _panels(figure, groups, measure):
         found = [spread_of(result, measure) for result in measured]
         medians = [scale * spread.median for spread in found]
         errors = [
@@ -62,13 +76,29 @@ def _bars(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
             panel.scatter(medians, names, c=colors, s=28, zorder=3)
         else:
             panel.barh(names, medians, xerr=errors, color=colors, error_kw={"elinewidth": 1})
-        panel.invert_yaxis()
-        panel.set_title(group.group.name, fontsize="medium")
         panel.set_xlabel(unit)
-        panel.grid(alpha=0.3, axis="x")
-        panel.tick_params(axis="y", labelsize="small")
-    for panel in panels[len(groups) :]:
-        panel.set_visible(False)
+
+
+def _points(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
+    """One panel for each group, in it a column of points for each measure."""
+    for panel, group, measured in _panels(figure, groups, suite.measures[0]):
+        names = [result.case.name for result in measured]
+        for i, measure in enumerate(suite.measures):
+            scale, unit = _scale(measure)
+            values = [scale * spread_of(result, measure).median for result in measured]
+            # A formula's value is a ring around what was measured beside it.
+            panel.scatter(
+                values,
+                names,
+                s=24 if "rss" in measure else 90,
+                facecolors=f"C{i // 2}" if "rss" in measure else "none",
+                edgecolors=f"C{i // 2}",
+                label=words(measure),
+            )
+            panel.set_xlabel(unit.removeprefix(words(measure)).strip(" ()"))
+        panel.set_xscale("log")
+        if group is groups[0]:
+            figure.legend(loc="outside lower center", ncols=len(suite.measures), fontsize="small")
 
 
 def _lines(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:

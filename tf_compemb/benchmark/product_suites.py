@@ -75,4 +75,5 @@ def memory_suite(quick: bool) -> Suite:
         "when the optimiser has made three steps, the process' other growth included.",
         groups,
         measures,
+        "points",
     )
