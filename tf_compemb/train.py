@@ -16,7 +16,7 @@ from tf_compemb.training.comparison import (
     write_comparison,
 )
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.options import TrainingOptions
+from tf_compemb.training.options import OF_ONE_MACHINE, TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, default_out, write_json
 from tf_compemb.training.strategy import own_out
 
@@ -72,13 +72,14 @@ def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str])
     stored = TrainingOptions.from_json(run.read_config()["options"])
     if stored.strategy == "multiworker" and "strategy" not in given:
         raise UserError(f"The run in {run.path} has several workers: add --strategy multiworker.")
-    for name in given - {"out", "resume", "profile", "json", "cache"}:
+    for name in given - {"out", "resume", "profile", "json", "cache", *OF_ONE_MACHINE}:
         if getattr(options, name) != getattr(stored, name):
             raise UserError(
                 f"--{name.replace('_', '-')} differs from that of the run in {run.path}, which "
                 f"was started with {getattr(stored, name)!r}; leave it out to resume."
             )
-    return stored.replace(resume=True, profile=options.profile, json=options.json)
+    own = {name: getattr(options, name) for name in OF_ONE_MACHINE}
+    return stored.replace(resume=True, profile=options.profile, json=options.json, **own)
 
 
 def _train(options: TrainingOptions, run: RunDirectory) -> int:
@@ -133,9 +134,10 @@ def _compare(options: TrainingOptions, run: RunDirectory) -> int:
 
 
 def _evaluate(options: TrainingOptions) -> int:
-    from tf_compemb.training.environment import prepare_tensorflow
+    from tf_compemb.training.environment import prepare_tensorflow, set_threads
 
     prepare_tensorflow()
+    set_threads(options.intra_op_threads, options.inter_op_threads)
     from tf_compemb.training.evaluate_run import evaluate_run
     from tf_compemb.training.report import print_evaluation
 

@@ -102,7 +102,9 @@ def stack_rows(records: np.ndarray, batch_size: int) -> Features:
     return features, np.ascontiguousarray(records["label"])[:, :, None]
 
 
-def make_dataset(reader: BatchReader, start_step: int, *, full_batches: bool) -> tf.data.Dataset:
+def make_dataset(
+    reader: BatchReader, start_step: int, *, full_batches: bool, prefetch: int | None = None
+) -> tf.data.Dataset:
     """Returns the reader's batches from `start_step` on as a `tf.data.Dataset`.
 
     The auto-sharding policy is DATA: a batch is global, every worker reads the same order (there
@@ -112,6 +114,7 @@ def make_dataset(reader: BatchReader, start_step: int, *, full_batches: bool) ->
         reader: gives the batches.
         start_step: the first batch.
         full_batches: every batch has `batch_size` rows, which then is a static shape.
+        prefetch: batches to have ready; None leaves the number to TensorFlow.
     """
     import tensorflow as tf
 
@@ -133,4 +136,4 @@ def make_dataset(reader: BatchReader, start_step: int, *, full_batches: bool) ->
     )
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return dataset.prefetch(prefetch or tf.data.AUTOTUNE).with_options(options)

@@ -77,6 +77,7 @@ class PreparedDataset:
         epoch: int = 0,
         start_step: int = 0,
         drop_remainder: bool = False,
+        prefetch: int | None = None,
     ) -> tf.data.Dataset:
         """Returns one epoch of a split as batches `({"dense", "categorical"}, label)`.
 
@@ -91,6 +92,7 @@ class PreparedDataset:
             epoch: which shuffled order of that seed.
             start_step: batches to leave out at the beginning.
             drop_remainder: leave out a smaller last batch; the batch size is a static shape then.
+            prefetch: batches to have ready; None leaves the number to TensorFlow.
         """
         steps = self.steps(split, batch_size, drop_remainder=drop_remainder)
         if not 0 <= start_step <= steps:
@@ -106,7 +108,7 @@ class PreparedDataset:
             batch_size=batch_size,
             steps=steps,
         )
-        return make_dataset(reader, start_step, full_batches=drop_remainder)
+        return make_dataset(reader, start_step, full_batches=drop_remainder, prefetch=prefetch)
 
     def arrays(self, split: str, start: int = 0, stop: int | None = None) -> Features:
         """Returns rows `[start, stop)` of a split as NumPy arrays, shaped as a batch."""

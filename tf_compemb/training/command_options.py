@@ -136,6 +136,7 @@ def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     _add_data_options(parser.add_argument_group("data"))
     add_model_options(parser.add_argument_group("model"))
     _add_training_options(parser.add_argument_group("training"))
+    _add_speed_options(parser.add_argument_group("speed"))
     _add_output_options(parser.add_argument_group("run"))
     return parser
 
@@ -329,6 +330,16 @@ def _add_training_options(group: Any) -> None:
     )
     _add(
         group,
+        "--validate-every",
+        "steps between validations (default: an epoch)",
+        type=positive_integer,
+        metavar="STEPS",
+    )
+
+
+def _add_speed_options(group: Any) -> None:
+    _add(
+        group,
         "--steps-per-execution",
         "steps between returns from TensorFlow to Python (default: 16; 1 with a --strategy)",
         type=positive_integer,
@@ -336,10 +347,24 @@ def _add_training_options(group: Any) -> None:
     )
     _add(
         group,
-        "--validate-every",
-        "steps between validations (default: an epoch)",
+        "--prefetch",
+        "batches to have ready before they are asked for (default: as many as TensorFlow finds)",
         type=positive_integer,
-        metavar="STEPS",
+        metavar="N",
+    )
+    _add(
+        group,
+        "--intra-op-threads",
+        "threads within an operation (default: one a core)",
+        type=positive_integer,
+        metavar="N",
+    )
+    _add(
+        group,
+        "--inter-op-threads",
+        "operations at the same time (default: one a core)",
+        type=positive_integer,
+        metavar="N",
     )
 
 

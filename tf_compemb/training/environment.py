@@ -43,6 +43,31 @@ def prepare_tensorflow() -> None:
     tf.get_logger().setLevel(logging.ERROR)
 
 
+def set_threads(intra_op: int | None, inter_op: int | None) -> None:
+    """Sets how many threads TensorFlow's operations have; None leaves TensorFlow's own choice.
+
+    Args:
+        intra_op: Threads within an operation.
+        inter_op: Operations at the same time.
+
+    Raises:
+        UserError: TensorFlow has made its threads already, and their number is another.
+    """
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    try:
+        if intra_op is not None:
+            threading.set_intra_op_parallelism_threads(intra_op)
+        if inter_op is not None:
+            threading.set_inter_op_parallelism_threads(inter_op)
+    except RuntimeError as error:
+        raise UserError(
+            "--intra-op-threads and --inter-op-threads cannot be met, for TensorFlow has made its "
+            "threads already: start the training as a program of its own."
+        ) from error
+
+
 def _allocate_from_one_arena() -> None:
     """Keeps glibc from handing memory back to the system at every step.
 

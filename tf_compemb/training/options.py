@@ -46,6 +46,9 @@ class TrainingOptions:
     seeds: int = 1
     precision: str = "float32"
     steps_per_execution: int | None = None
+    prefetch: int | None = None
+    intra_op_threads: int | None = None
+    inter_op_threads: int | None = None
     strategy: str = "none"
     checkpoint_every: int = 2000
     validate_every: int | None = None
@@ -82,4 +85,6 @@ class TrainingOptions:
         return dataclasses.replace(self, **changes)
 
 
-_OF_ONE_CALL = ("out", "resume", "evaluate", "dry_run", "profile", "json")
+# What another machine may want otherwise when a run goes on there.
+OF_ONE_MACHINE = ("prefetch", "intra_op_threads", "inter_op_threads")
+_OF_ONE_CALL = ("out", "resume", "evaluate", "dry_run", "profile", "json", *OF_ONE_MACHINE)
