@@ -127,7 +127,7 @@ class Running:
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
-    def rest(self, method, path, body=None, timeout=20):
+    def rest(self, method, path, body=None, timeout=60):
         """Status and body; the body is JSON unless it is bytes already."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=timeout)
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -140,12 +140,12 @@ class Running:
         return answer.status, json.loads(text)
 
     def predict(self, **request):
-        return self.predictions.Predict(predict_request(**request), timeout=20)
+        return self.predictions.Predict(predict_request(**request), timeout=60)
 
     def states(self, model="toy"):
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = model
-        response = self.models.GetModelStatus(request, timeout=20)
+        response = self.models.GetModelStatus(request, timeout=60)
         name = get_model_status_pb2.ModelVersionStatus.State.Name
         return {one.version: name(one.state) for one in response.model_version_status}
 
@@ -153,7 +153,7 @@ class Running:
         request = get_model_metadata_pb2.GetModelMetadataRequest()
         request.model_spec.name = model
         request.metadata_field.append(field)
-        return self.predictions.GetModelMetadata(request, timeout=20)
+        return self.predictions.GetModelMetadata(request, timeout=60)
 
     def anonymous_kib(self):
         text = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -188,7 +188,7 @@ def serving(*arguments):
         running.channel.close()
         assert process.poll() is None, logged
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         reader.join(10)
         assert "Traceback" not in "".join(logged)
     finally:

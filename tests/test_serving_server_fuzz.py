@@ -45,7 +45,7 @@ def raw_call(running, method, request):
     """The status of a call with these bytes as its message."""
     call = running.channel.unary_unary(f"/tensorflow.serving.{method}")
     try:
-        call(request, timeout=20)
+        call(request, timeout=60)
     except grpc.RpcError as error:
         return error.code().name
     return "OK"
@@ -179,8 +179,8 @@ def test_random_bodies(server, body):
 
 @contextlib.contextmanager
 def exchange(running, sent, port=None):
-    """Everything that comes back for these bytes, until the server closes or two seconds pass."""
-    with socket.create_connection(("127.0.0.1", port or running.rest_port), timeout=2) as link:
+    """Everything that comes back for these bytes, until the server closes or 20 s pass."""
+    with socket.create_connection(("127.0.0.1", port or running.rest_port), timeout=20) as link:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             link.sendall(sent)
             link.shutdown(socket.SHUT_WR)
@@ -269,7 +269,7 @@ def test_clients_that_stand_still_are_in_nobodys_way(server):
 def test_calls_that_clients_give_up(server):
     request = predict_request(ids=np.ones((1, 100_000), np.int64))
     for _ in range(100):
-        call = server.predictions.Predict.future(request, timeout=20)
+        call = server.predictions.Predict.future(request, timeout=60)
         call.cancel()
     good(server)
 

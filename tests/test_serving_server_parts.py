@@ -297,17 +297,17 @@ def test_no_such_port(option, value, capsys):
 
 
 def test_the_program_with_batching_stops_when_requests_are_answered(model):
-    with serving(model, "--max-batch-size", 64, "--batch-timeout-micros", 800_000) as running:
+    with serving(model, "--max-batch-size", 64, "--batch-timeout-micros", 3_000_000) as running:
         assert "embedded default for one machine" in "".join(running.log)
         assert re.search(r"loaded toy version 1 in \d+\.\d\d s\n", "".join(running.log))
         with contextlib.ExitStack() as stack:
             calls = [
-                running.predictions.Predict.future(predict_request(ids=np.array([[n]])), timeout=20)
+                running.predictions.Predict.future(predict_request(ids=np.array([[n]])), timeout=60)
                 for n in range(8)
             ]
             # All wait for their batch's timeout when the signal comes.
-            time.sleep(0.3)
-            stack.callback(running.process.wait, 30)
+            time.sleep(1.5)
+            stack.callback(running.process.wait, 60)
             running.process.send_signal(signal.SIGINT)
             values = [list(call.result().outputs["vectors"].float_val) for call in calls]
         assert values == [[n, n] for n in range(8)]

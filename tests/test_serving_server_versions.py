@@ -68,7 +68,7 @@ def answer(manager, version=None):
         return vectors[0, 0, 1] / vectors[0, 0, 0]
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -273,7 +273,7 @@ def test_hot_swaps_fail_no_request_of_ten_thousand(base, versions):
         request = predict_request(ids=np.array([[7]]))
         while not done.is_set():
             try:
-                response = running.predictions.Predict(request, timeout=20)
+                response = running.predictions.Predict(request, timeout=60)
             except grpc.RpcError as error:
                 wrong.append(f"{error.code()}: {error.details()}")
                 continue

@@ -37,8 +37,8 @@ def find_distinct(entries: pa.ChunkedArray, train_counts: np.ndarray) -> Distinc
     # All chunks have the same dictionary, in the order of first sight.
     values = chunks[-1].dictionary
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
-    counts = np.zeros(len(values), dtype=np.int64)
-    np.add.at(counts, codes, train_counts)
+    # Sums in float64 are exact: there are fewer than 2^53 rows.
+    counts = np.bincount(codes, train_counts, minlength=len(values)).astype(np.int64)
     first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
     return Distinct(values, codes, first, counts)
 

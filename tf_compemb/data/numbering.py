@@ -34,6 +34,11 @@ class Entries(Protocol):
         """Yields pieces: entries, and int32 in how many training rows each occurs."""
 
 
+def memory_of(entries: Entries) -> int:
+    """Bytes that numbering a field takes where nothing bounds them."""
+    return entries.size * MEMORY_A_BYTE
+
+
 def number_field(
     name: str, entries: Entries, encoder: Encoder, files: FieldFiles, folder: Path, memory: int
 ) -> int:
@@ -55,7 +60,7 @@ def number_field(
     Raises:
         DataError: the field has more categories than 32-bit ids.
     """
-    shares = max(1, min(-(-entries.size * MEMORY_A_BYTE // memory), MOST_SHARES))
+    shares = max(1, min(-(-memory_of(entries) // memory), MOST_SHARES))
     if isinstance(encoder, HashEncoder):
         count_ids(entries, encoder, files, folder, shares)
         return encoder.buckets

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +21,11 @@ from tf_compemb.data.field_files import field_files, ids_path
 from tf_compemb.data.journal import CannotResumeError, Journal
 from tf_compemb.data.manifest import sha256_of
 from tf_compemb.data.new_folder import sync_folder
-from tf_compemb.data.numbering import number_field
-from tf_compemb.data.staging import Stage
+from tf_compemb.data.numbering import memory_of, number_field
+from tf_compemb.data.shared_memory_bound import SharedMemoryBound
+from tf_compemb.data.staging import Stage, StagedField
+
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 def number_fields(
@@ -39,19 +45,19 @@ def number_fields(
     names = ("frequencies", "vocabulary") if has_vocabulary else ("frequencies",)
     for name in names:
         (folder / name).mkdir(exist_ok=True)
+    rest = {}
     for index, name in enumerate(CATEGORICAL_FIELDS):
         entries = stage.field(index, train_stop)
         if name in finished:
             _compare(folder, finished[name]["files"])
+            entries.drop()
         else:
-            spill = journal.work / "spill"
-            shutil.rmtree(spill, ignore_errors=True)
-            spill.mkdir()
-            with field_files(folder, journal.work, name, encoder) as files:
-                cardinality = number_field(name, entries, encoder, files, spill, memory)
-            shutil.rmtree(spill)
-            finished[name] = _record_field(folder, journal, name, cardinality, has_vocabulary)
-        entries.drop()
+            rest[name] = entries
+    work = _FieldWork(folder, journal.work, encoder, SharedMemoryBound(memory))
+    for name, cardinality, files in _in_threads(work, rest):
+        journal.add("field", name=name, cardinality=cardinality, files=files)
+        rest[name].drop()
+        finished[name] = journal.records("field")[-1]
     for name in names:
         sync_folder(folder / name)
     records = [finished[name] for name in CATEGORICAL_FIELDS]
@@ -59,16 +65,48 @@ def number_fields(
     return [record["cardinality"] for record in records], digests
 
 
-def _record_field(
-    folder: Path, journal: Journal, name: str, cardinality: int, has_vocabulary: bool
-) -> dict[str, Any]:
-    ids = ids_path(journal.work, name).relative_to(folder).as_posix()
-    written = [ids, manifests.frequencies_file(name)]
-    if has_vocabulary:
-        written.append(manifests.vocabulary_file(name))
-    files = {path: sha256_of(folder / path) for path in written}
-    journal.add("field", name=name, cardinality=cardinality, files=files)
-    return journal.records("field")[-1]
+@dataclass(frozen=True)
+class _FieldWork:
+    """Numbers fields, several at a time; attributes as of `number_fields`."""
+
+    folder: Path
+    work: Path
+    encoder: Encoder
+    memory: SharedMemoryBound
+
+    def number(self, name: str, entries: StagedField) -> tuple[str, int, dict[str, str]]:
+        """Writes a field's files; returns its name and cardinality, and the files' SHA-256."""
+        spill = self.work / f"spill-{name}"
+        shutil.rmtree(spill, ignore_errors=True)
+        spill.mkdir()
+        with (
+            self.memory.share(memory_of(entries)) as memory,
+            field_files(self.folder, self.work, name, self.encoder) as files,
+        ):
+            cardinality = number_field(name, entries, self.encoder, files, spill, memory)
+        shutil.rmtree(spill)
+        written = [ids_path(self.work, name), self.folder / manifests.frequencies_file(name)]
+        if self.encoder.name == "vocabulary":
+            written.append(self.folder / manifests.vocabulary_file(name))
+        digests = {path.relative_to(self.folder).as_posix(): sha256_of(path) for path in written}
+        return name, cardinality, digests
+
+
+def _in_threads(
+    work: _FieldWork, fields: dict[str, StagedField]
+) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Yields what `work.number` gives of each field as soon as it is there.
+
+    The fields with most entries first, lest one of them is left alone at the end.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        order = sorted(fields, key=lambda name: -fields[name].size)
+        futures = [pool.submit(work.number, name, fields[name]) for name in order]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _compare(folder: Path, digests: dict[str, str]) -> None:
@@ -144,10 +182,13 @@ def _read_part(file: BinaryIO, sizes: np.ndarray, digest: Any, expected: str) ->
 def _write_part(file: BinaryIO, stage: Stage, part: int, ids: _StagedIds, digest: Any) -> str:
     of_part = hashlib.sha256()
     entries = stage.block_sizes(part)[1:]
-    for block, rows in enumerate(stage.read_rows(part)):
-        ids.replace(rows["categorical"], entries[:, block])
-        file.write(rows.data)
-        digest.update(rows.data)
-        of_part.update(rows.data)
+    hashing: list[Future[None]] = []
+    with ThreadPoolExecutor(2) as pool:
+        for block, rows in enumerate(stage.read_rows(part)):
+            ids.replace(rows["categorical"], entries[:, block])
+            for future in hashing:  # One block after the other.
+                future.result()
+            hashing = [pool.submit(each.update, rows.data) for each in (digest, of_part)]
+            file.write(rows.data)
     file.flush()
     return of_part.hexdigest()
