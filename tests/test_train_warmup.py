@@ -10,8 +10,8 @@ if needs_tf_keras():
 import tensorflow as tf
 
 from tf_compemb._keras import keras
+from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES
 from tf_compemb.training import build
-from tf_compemb.training.command_options import OPTIMIZERS
 from tf_compemb.training.options import TrainingOptions
 
 ROWS, FIELDS = 2048, 26
@@ -33,7 +33,7 @@ def test_the_rate_grows_in_equal_parts():
     assert found == pytest.approx([0.2, 0.35, 0.5, 0.65, 0.8, 0.8, 0.8])
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", DEFAULT_LEARNING_RATES)
 def test_only_adagrads_warm_up_unless_asked(name):
     first, second = rates(TrainingOptions(optimizer=name, learning_rate=0.5), 2)
     expected = (0.005, 0.00995) if "adagrad" in name else (0.5, 0.5)

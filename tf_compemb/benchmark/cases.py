@@ -69,7 +69,7 @@ class Group:
         limit: Name of the case that shows what the machine can do at best, or None.
         bounds: What the ratios are promised to be.
         once: Whether each case is called once, without warm-up, instead of in turns.
-        fresh: Whether each case gets a process of its own.
+        fresh: Whether the group's processes are its own, and with `once` each case's.
     """
 
     name: str

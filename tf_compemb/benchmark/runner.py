@@ -51,7 +51,7 @@ def run_groups(
     for group in groups:
         announce(group.name)
         # What an engine does not give back would be missing from the others' tables.
-        workers.end_all_but({case.engine for case in group.cases})
+        workers.end_all_but(() if group.fresh else {case.engine for case in group.cases})
         load, before = OtherLoad(), workers.processor_seconds()
         results = _run_group(group, workers, rounds)
         share = load.share(workers.processor_seconds() - before)
@@ -62,7 +62,7 @@ def run_groups(
 
 def _run_group(group: Group, workers: Workers, rounds: int) -> list[CaseResult]:
     results = [CaseResult(case) for case in group.cases]
-    if group.fresh:
+    if group.fresh and group.once:
         for result in results:
             _prepare(result, workers)
             _take_turn(result, workers, 1, False)
