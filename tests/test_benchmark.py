@@ -211,6 +211,18 @@ def test_an_engine_keeps_no_memory_while_others_are_measured():
         os.kill(pids[0]["numpy"], 0)
 
 
+def test_a_fresh_group_has_a_process_of_its_own():
+    workers = Workers(sys.executable, sys.executable)
+    cases, pids = [Case("a", "numpy", "lookup", NUMPY)], []
+    try:
+        for is_fresh in (False, False, True):
+            run_groups([Group("g", cases, fresh=is_fresh)], workers, 1, lambda name: None)
+            pids.append(workers._running["numpy"].pid)
+    finally:
+        workers.close()
+    assert pids[0] == pids[1] != pids[2]
+
+
 def test_a_case_that_fails_leaves_the_others():
     cases = [Case("bad", "numpy", "lookup", {"batch": 4}), Case("good", "numpy", "lookup", NUMPY)]
     workers = Workers(sys.executable, sys.executable)
