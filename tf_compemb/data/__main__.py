@@ -93,7 +93,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2**30,
         metavar="BYTES",
-        help="what the numbering of a field may take; beyond it goes through temporary files "
+        help="what the numbering may take; a field beyond it goes through temporary files "
         "(default: 1073741824)",
     )
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 1. `reading`: blocks of text are parsed and each column is coded by the block's own distinct values,
    in parallel; the records and the distinct values go to disk.
-2. `writing`: field by field, the blocks' distinct values become ids (see `numbering`).
+2. `writing`: several fields at a time, the blocks' distinct values become ids (see `numbering`).
 3. `writing`: the records are gone through once more and their local codes replaced by ids.
 
 The number of rows, and with it the end of the training rows, is known after step 1; counts over
@@ -72,8 +72,8 @@ def prepare(
         progress: show a progress bar when standard error is a terminal.
         synthetic: what `generate` returned, when the rows are not real; without it, a truth file
             that lies beside a raw file says so.
-        memory: about how many bytes the numbering of a field may take; above that it goes through
-            temporary files.
+        memory: about how many bytes the numbering may take, of all fields together; a field that
+            needs more goes through temporary files.
         block_bytes: bytes of text parsed at a time.
 
     Raises:
