@@ -16,7 +16,12 @@ from tf_compemb.serving.metrics import Metrics
 from tf_compemb.serving.model_config import ModelConfig, check_names
 from tf_compemb.serving.servable import Servable, State
 from tf_compemb.serving.status_codes import Code, failed_precondition, invalid_argument, not_found
-from tf_compemb.serving.version_directories import find_versions, fingerprint, seconds_at_rest
+from tf_compemb.serving.version_directories import (
+    Fingerprint,
+    find_versions,
+    fingerprint,
+    seconds_at_rest,
+)
 
 _log = logging.getLogger("tf_compemb.serving")
 
@@ -185,7 +190,7 @@ class ModelManager:
         self._refresh()
 
     def _any_unsettled(self) -> bool:
-        return any(self._has_unsettled(config) for config in list(self._configs.values()))
+        return any(map(self._has_unsettled, list(self._configs.values())))
 
     def _has_unsettled(self, config: ModelConfig) -> bool:
         try:
@@ -194,7 +199,10 @@ class ModelManager:
             return False
         candidates = [path for version, path in found.items() if config.may_serve(version)]
         whole = [files for files in map(fingerprint, candidates) if files is not None]
-        return any(seconds_at_rest(files) < self._options.settle_seconds for files in whole)
+        return not all(map(self._is_at_rest, whole))
+
+    def _is_at_rest(self, files: Fingerprint) -> bool:
+        return seconds_at_rest(files) >= self._options.settle_seconds
 
     def _refresh(self) -> None:
         with self._refreshing:
@@ -236,7 +244,7 @@ class ModelManager:
             return None
         if known and known.error and known.path == path and known.files == files:
             return None  # It was refused, and nothing has changed.
-        if seconds_at_rest(files) < self._options.settle_seconds:
+        if not self._is_at_rest(files):
             return None
         servable = Servable(config.name, version, path, files)
         if known is None or known.state is not State.AVAILABLE:

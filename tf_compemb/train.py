@@ -82,11 +82,17 @@ def _resumed(run: RunDirectory, options: TrainingOptions, given: frozenset[str])
     return stored.replace(resume=True, profile=options.profile, json=options.json, **own)
 
 
-def _train(options: TrainingOptions, run: RunDirectory) -> int:
-    from tf_compemb.training.data_source import data_of_run, open_data
-    from tf_compemb.training.environment import prepare_tensorflow
+def _start_tensorflow(options: TrainingOptions) -> None:
+    from tf_compemb.training.environment import prepare_tensorflow, set_threads
 
     prepare_tensorflow()
+    set_threads(options.intra_op_threads, options.inter_op_threads)
+
+
+def _train(options: TrainingOptions, run: RunDirectory) -> int:
+    from tf_compemb.training.data_source import data_of_run, open_data
+
+    _start_tensorflow(options)
     data = data_of_run(run) if options.resume else open_data(options)
     from tf_compemb.training.interruption import TrainingInterrupted
     from tf_compemb.training.report import print_metrics, print_profile
@@ -134,10 +140,7 @@ def _compare(options: TrainingOptions, run: RunDirectory) -> int:
 
 
 def _evaluate(options: TrainingOptions) -> int:
-    from tf_compemb.training.environment import prepare_tensorflow, set_threads
-
-    prepare_tensorflow()
-    set_threads(options.intra_op_threads, options.inter_op_threads)
+    _start_tensorflow(options)
     from tf_compemb.training.evaluate_run import evaluate_run
     from tf_compemb.training.report import print_evaluation
 

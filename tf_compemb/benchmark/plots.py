@@ -76,7 +76,7 @@ def _bars(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
             panel.scatter(medians, names, c=colors, s=28, zorder=3)
         else:
             panel.barh(names, medians, xerr=errors, color=colors, error_kw={"elinewidth": 1})
-        panel.set_xlabel(unit)
+        panel.set_xlabel(_label(measure, unit))
 
 
 def _points(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
@@ -84,7 +84,7 @@ def _points(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
     for panel, group, measured in _panels(figure, groups, suite.measures[0]):
         names = [result.case.name for result in measured]
         for i, measure in enumerate(suite.measures):
-            scale, unit = _scale(measure)
+            scale, _ = _scale(measure)
             values = [scale * spread_of(result, measure).median for result in measured]
             # A formula's value is a ring around what was measured beside it.
             panel.scatter(
@@ -95,8 +95,8 @@ def _points(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
                 edgecolors=f"C{i // 2}",
                 label=words(measure),
             )
-            panel.set_xlabel(unit.removeprefix(words(measure)).strip(" ()"))
         panel.set_xscale("log")
+        panel.set_xlabel(_scale(suite.measures[0])[1])
         if group is groups[0]:
             figure.legend(loc="outside lower center", ncols=len(suite.measures), fontsize="small")
 
@@ -137,10 +137,14 @@ def _lines(figure: Any, suite: Suite, groups: Sequence[GroupResult]) -> None:
 def _scale(measure: str) -> tuple[float, str]:
     """By what a measure is multiplied, and its unit."""
     if measure == SECONDS:
-        return 1e3, "ms, median and quartiles"
-    if measure.endswith("_bytes"):
-        return 1e-6, f"{words(measure)} (MB)"
-    return 1.0, words(measure)
+        return 1e3, "ms"
+    return (1e-6, "MB") if measure.endswith("_bytes") else (1.0, "")
+
+
+def _label(measure: str, unit: str) -> str:
+    if measure == SECONDS:
+        return f"{unit}, median and quartiles"
+    return f"{words(measure)} ({unit})" if unit else words(measure)
 
 
 def _color(result: CaseResult, group: GroupResult) -> str:

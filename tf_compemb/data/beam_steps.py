@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS, record_dtype
-from tf_compemb.data.distinct import find_distinct, share_of
+from tf_compemb.data.distinct import find_distinct, share_of, sum_counts
 from tf_compemb.data.encoders import Encoder
 from tf_compemb.data.errors import DataError
 from tf_compemb.data.line_checks import parse_block_skipping
@@ -267,9 +267,7 @@ class SumById(beam.CombineFn):
     def merge_accumulators(self, accumulators: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
         ids, counts = (np.concatenate(arrays) for arrays in zip(*accumulators, strict=True))
         occurring, position = np.unique(ids, return_inverse=True)
-        sums = np.zeros(len(occurring), dtype=np.int64)
-        np.add.at(sums, position, counts)
-        return occurring, sums
+        return occurring, sum_counts(position, counts, len(occurring))
 
     def extract_output(self, sums: Any) -> tuple[np.ndarray, np.ndarray]:
         return sums

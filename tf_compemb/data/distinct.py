@@ -37,10 +37,19 @@ def find_distinct(entries: pa.ChunkedArray, train_counts: np.ndarray) -> Distinc
     # All chunks have the same dictionary, in the order of first sight.
     values = chunks[-1].dictionary
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
-    # Sums in float64 are exact: there are fewer than 2^53 rows.
-    counts = np.bincount(codes, train_counts, minlength=len(values)).astype(np.int64)
+    counts = sum_counts(codes, train_counts, len(values))
     first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
     return Distinct(values, codes, first, counts)
+
+
+def sum_counts(codes: np.ndarray, counts: np.ndarray, length: int) -> np.ndarray:
+    """Returns the sum of the counts of each code, int64 `[length]`.
+
+    >>> sum_counts(np.array([0, 2, 0]), np.array([1, 5, 3]), 3).tolist()
+    [4, 0, 5]
+    """
+    # In float64, but exact: counts are of rows, of which there are fewer than 2^53.
+    return np.bincount(codes, counts, minlength=length).astype(np.int64)
 
 
 def share_of(values: pa.Array, shares: int) -> np.ndarray:

@@ -21,7 +21,8 @@ from tf_compemb.data.progress import Progress
 from tf_compemb.data.raw_reader import RawFile, RawSource, TextBlock
 from tf_compemb.data.staging import EncodedBlock, Stage, encode_table
 
-PARSER_THREADS = min(4, os.cpu_count() or 1)
+# Of each step of a preparation.
+THREADS = min(4, os.cpu_count() or 1)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -120,7 +121,7 @@ def _read_rest(
 
     at = None
     blocks = _unread_blocks(raw, journal, keep_truncated=log is not None)
-    for at, block, bad in _map_in_order(encode, blocks, PARSER_THREADS):
+    for at, block, bad in _map_in_order(encode, blocks, THREADS):
         stage.append(block)
         progress.add_rows(len(block.rows))
         if log is not None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,9 @@ from tf_compemb.data.journal import CannotResumeError, Journal
 from tf_compemb.data.manifest import sha256_of
 from tf_compemb.data.new_folder import sync_folder
 from tf_compemb.data.numbering import memory_of, number_field
+from tf_compemb.data.reading import THREADS
 from tf_compemb.data.shared_memory_bound import SharedMemoryBound
 from tf_compemb.data.staging import Stage, StagedField
-
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 def number_fields(
@@ -99,7 +98,7 @@ def _in_threads(
 
     The fields with most entries first, lest one of them is left alone at the end.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         order = sorted(fields, key=lambda name: -fields[name].size)
         futures = [pool.submit(work.number, name, fields[name]) for name in order]
         try:
@@ -182,13 +181,12 @@ def _read_part(file: BinaryIO, sizes: np.ndarray, digest: Any, expected: str) ->
 def _write_part(file: BinaryIO, stage: Stage, part: int, ids: _StagedIds, digest: Any) -> str:
     of_part = hashlib.sha256()
     entries = stage.block_sizes(part)[1:]
-    hashing: list[Future[None]] = []
     with ThreadPoolExecutor(2) as pool:
         for block, rows in enumerate(stage.read_rows(part)):
             ids.replace(rows["categorical"], entries[:, block])
-            for future in hashing:  # One block after the other.
-                future.result()
             hashing = [pool.submit(each.update, rows.data) for each in (digest, of_part)]
             file.write(rows.data)
+            for future in hashing:
+                future.result()
     file.flush()
     return of_part.hexdigest()

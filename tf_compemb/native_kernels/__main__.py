@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from tf_compemb.native_kernels import SWITCH
+
 USER_ERROR = 2
 
 
@@ -53,7 +55,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _build_and_check() -> None:
-    from tf_compemb.native_kernels import SWITCH
     from tf_compemb.native_kernels.build import compile_library, compiler
     from tf_compemb.native_kernels.library import library_path
     from tf_compemb.training.run_directory import replacing

@@ -18,7 +18,7 @@ from tf_compemb.training import build, report
 from tf_compemb.training.checkpoints import Checkpoints
 from tf_compemb.training.data_source import best_achievable
 from tf_compemb.training.distillation import distillation_of
-from tf_compemb.training.environment import peak_rss_bytes, set_threads, versions
+from tf_compemb.training.environment import peak_rss_bytes, versions
 from tf_compemb.training.evaluation import Evaluator
 from tf_compemb.training.history import History
 from tf_compemb.training.interruption import InterruptionGuard, TrainingInterrupted
@@ -91,9 +91,7 @@ class Trainer:
     def __init__(self, options: TrainingOptions, run: RunDirectory, data: Any) -> None:
         self.options = options
         self.data = data
-        # First: these set TensorFlow's threads and devices up.
-        set_threads(options.intra_op_threads, options.inter_op_threads)
-        strategy = make_strategy(options.strategy)
+        strategy = make_strategy(options.strategy)  # First: it sets TensorFlow's devices up.
         keras.mixed_precision.set_global_policy(options.precision)
         keras.utils.set_random_seed(options.seed)
         tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
