@@ -1,6 +1,10 @@
 """Settings for all tests: which runtime is tested, quiet logs, the real data if it is there."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,3 +44,41 @@ def real_data() -> Path:
     if not (folder / "criteo_kaggle_sample.txt.gz").exists():
         pytest.skip("the real Criteo excerpt is not here; set TF_COMPEMB_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_kernels(tmp_path_factory):
+    """A cache folder with the kernels in it, or the user's own if they are in use already."""
+    from tf_compemb import native_kernels
+    from tf_compemb.native_kernels import library
+
+    if native_kernels.available():
+        return library.library_path().parent.parent
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++ to compile the kernels with")
+    folder = tmp_path_factory.mktemp("cache")
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_compemb.native_kernels"],
+        env={**os.environ, "TF_COMPEMB_CACHE": str(folder)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^compiled in \d+ s$", done.stdout, re.MULTILINE)
+    assert len(list(folder.glob("native_kernels/*"))) == 1
+    return folder
+
+
+@pytest.fixture
+def kernels(built_kernels, monkeypatch):
+    """The compiled kernels' module; layers and optimisers use it in the test."""
+    from tf_compemb import native_kernels
+    from tf_compemb.native_kernels import library
+
+    monkeypatch.setenv("TF_COMPEMB_CACHE", str(built_kernels))
+    monkeypatch.setenv(native_kernels.SWITCH, "1")
+    library.loaded.cache_clear()
+    yield library.loaded()
+    library.loaded.cache_clear()

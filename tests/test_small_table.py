@@ -70,13 +70,16 @@ def test_slices_are_added_up_by_row(compiled, dtype, numbers):
     np.testing.assert_array_equal(added, expected)
 
 
-_LIMITS = [-(2**63), -1, 0, 1, 2**31 - 1, 2**31, 2**63 - 1]
+_LIMITS = [-(2**63), -1, 0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1]
+_SIZES = [1, 8, 2**31, 2**32 - 1]
 
 
 @of_tensorflow
 @given(
     st.lists(st.tuples(*[st.sampled_from(_LIMITS) | st.integers(-3, 9)] * 2), max_size=4),
-    st.lists(st.sampled_from([1, 8, 2**31, 2**63 - 1]), min_size=2, max_size=2),
+    # Sizes of 32 bits, which are compared by halves, and larger ones.
+    st.lists(st.sampled_from(_SIZES), min_size=2, max_size=2)
+    | st.lists(st.sampled_from([*_SIZES, 2**32, 2**63 - 1]), min_size=2, max_size=2),
 )
 def test_all_below_is_the_comparison_of_each_id(ids, sizes):
     import tensorflow as tf

@@ -20,7 +20,7 @@ from tf_compemb.field_layers import FieldLayers, as_json, check_overrides
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
-from tf_compemb.layers.fused import FusedLookup
+from tf_compemb.layers.fused import FusedLookup, vectors_as_products
 from tf_compemb.layers.group_lookup import GroupLookup
 from tf_compemb.layers.ids import (
     check_integer_type,
@@ -248,6 +248,9 @@ class EmbeddingCollection(Layer):
             )
         message = f"{self.name}: the ids of each field must be in [0, its cardinality)."
         ids, valid = checked_ids(ids, list(self.cardinalities.values()), message)
+        vectors = vectors_as_products(self.lookups, self._groups, ids)
+        if vectors is not None:
+            return vectors
         parts = []
         for members, lookup in zip(self._groups, self.lookups, strict=True):
             own = ids if len(members) == len(self.cardinalities) else columns(ids, members)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import BACKEND, id_dtype, ops, runs_op_by_op_on_cpu, traced_for_lite
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding, combine
+from tf_compemb.layers.field_digits import FieldDigits
 from tf_compemb.layers.group_lookup import GroupLookup
 from tf_compemb.partitions import Digit
 from tf_compemb.storage import small_table
-from tf_compemb.storage.table import TableSpec, read_rows
+from tf_compemb.storage.table import TableSpec, read_products, read_rows
 from tf_compemb.storage.uniform_rows import UniformRows
 
 # What a further row must hold for an operation to leave a vector as it is.
@@ -76,41 +76,16 @@ class FusedLookup(GroupLookup):
         self.operation = widest.operation
         self.vector_shape = widest.vector_shape
         self._initializer = widest.embeddings_initializer
-        self._input_dims = np.asarray([layer.input_dim for layer in layers], dtype="int64")
-        count = len(widest.partitions)
-        whole = [_tables_of(layer) for layer in layers if len(layer.partitions) == count]
-        rows = np.sum([[table.rows for table in tables] for tables in whole], axis=0)
-        self._place_digits(layers, count, int(np.argmax(rows)))
-
-    def _place_digits(
-        self, layers: Sequence[PartitionedEmbedding], count: int, largest: int
-    ) -> None:
-        """Fills (partitions, fields) arrays: divisors, moduli, rows, offsets."""
-        shape = (count, len(layers))
-        self._divisors, self._moduli = np.ones(shape, "int64"), np.ones(shape, "int64")
-        self._rows = np.zeros(shape, "int64")
-        for f, layer in enumerate(layers):
-            places = range(count) if len(layer.partitions) == count else [largest]
-            # An id divided by `input_dim` is 0, and a digit modulo 1 is too.
-            self._divisors[places[-1] :, f] = layer.input_dim
-            for j, partition, table in zip(
-                places, layer.partitions, _tables_of(layer), strict=True
-            ):
-                self._divisors[j, f] = partition.divisor(layer.input_dim)  # type: ignore[attr-defined]
-                self._moduli[j, f] = partition.num_classes(layer.input_dim)
-                self._rows[j, f] = table.rows
-        ends = np.cumsum(self._rows, axis=1)
-        # A field without a row in a partition reads the neutral row, after the last.
-        self._offsets = np.where(self._rows > 0, ends - self._rows, ends[:, -1:])
+        self._digits = _digits_of(layers, len(widest.partitions))
 
     def build(self, input_shape: Any = None) -> None:
         """Creates one variable for each partition."""
         if self.built:
             return
         tables = [_tables_of(layer) for layer in self._layers_read.layers]
-        for j, rows in enumerate(self._rows):
+        for j, rows in enumerate(self._digits.rows):
             specs = [
-                own[j if len(own) == len(self._rows) else 0]
+                own[j if len(own) == len(self._digits.rows) else 0]
                 for own, count in zip(tables, rows, strict=True)
                 if count
             ]
@@ -121,29 +96,41 @@ class FusedLookup(GroupLookup):
 
     def call(self, ids: Any) -> Any:
         """Vectors (batch, fields, *vector_shape) of ids (batch, fields) that are in range."""
+        everything = range(len(self._digits.sizes))
+        vectors = vectors_as_products([self], [everything], ids)
+        return self._combined_rows(ids) if vectors is None else vectors
+
+    def _combined_rows(self, ids: Any) -> Any:
+        variables = self.variables_of_partitions()
         factors = []
-        for j, row in enumerate(self._row_numbers(ids, slice(None))):
-            neutral = None if self._rows[j].all() else _NEUTRAL[self.operation]
-            variable = getattr(self, f"partition_{j}")
-            factors.append(read_rows(variable, row, self.compute_dtype, neutral))
+        for j, row in enumerate(self._digits.row_numbers(ids)):
+            neutral = _NEUTRAL[self.operation] if self._digits.reaches_beyond(j) else None
+            factors.append(read_rows(variables[j], row, self.compute_dtype, neutral))
         return combine(self.operation, factors)
 
-    def _arithmetic_dtype(self) -> str:
-        """The type of ids and row numbers: 32 bits take TensorFlow half the time on a CPU.
+    @property
+    def makes_products(self) -> bool:
+        """Whether a vector is a row, or the product of rows."""
+        one_row = len(self._digits.rows) == 1 and self.operation != "feature"
+        return one_row or self.operation == "mult"
 
-        For a GPU it computes them on the CPU, and those of 64 bits on the GPU.
-        """
-        fits = max(self._input_dims.max(), self._rows.sum(axis=1).max()) < 2**31
-        on_cpu = BACKEND == "tensorflow" and runs_op_by_op_on_cpu()
-        return "int32" if on_cpu and fits else id_dtype()
+    @property
+    def digits(self) -> FieldDigits:
+        """Which rows of the partitions' variables are an id's."""
+        return self._digits
+
+    def variables_of_partitions(self) -> list[Any]:
+        """The variable of each partition."""
+        return [getattr(self, f"partition_{j}") for j in range(len(self._digits.rows))]
 
     def field_vectors(self, position: int, ids: Any) -> Any:
         """Vectors (m, *vector_shape) of ids (m,) of the field at `position` in the group."""
-        rows = self._row_numbers(ids, slice(position, position + 1))
+        numbers = self._digits.row_numbers(ids, slice(position, position + 1))
+        tables = zip(self.variables_of_partitions(), numbers, self._digits.rows, strict=True)
         factors = [
-            read_rows(getattr(self, f"partition_{j}"), row, self.compute_dtype)
-            for j, row in enumerate(rows)
-            if self._rows[j, position]
+            read_rows(variable, row, self.compute_dtype)
+            for variable, row, rows in tables
+            if rows[position]
         ]
         return combine(self.operation, factors)
 
@@ -151,28 +138,30 @@ class FusedLookup(GroupLookup):
         """The tables of one field: name in the field's layer, variable, first row, end."""
         layer = self._layers_read.layers[position]
         names = [n for n, spec in layer.table_specs().items() if isinstance(spec, TableSpec)]
-        places = np.flatnonzero(self._rows[:, position])
+        places = np.flatnonzero(self._digits.rows[:, position])
         for name, j in zip(names, places, strict=True):
-            start = int(self._offsets[j, position])
-            rows = int(self._rows[j, position])
+            start = int(self._digits.offsets[j, position])
+            rows = int(self._digits.rows[j, position])
             yield name, getattr(self, f"partition_{j}"), start, start + rows
 
-    def _row_numbers(self, ids: Any, fields: slice) -> list[Any]:
-        """For each partition the row numbers of `ids` in its variable."""
-        divisors, moduli = self._divisors[:, fields], self._moduli[:, fields]
-        sizes = self._input_dims[fields]
-        dtype = self._arithmetic_dtype()
-        ids = ops.cast(ids, dtype)
-        quotients = {d.tobytes(): _quotient(ids, d, sizes, dtype) for d in divisors}
-        numbers = []
-        for j, offsets in enumerate(self._offsets[:, fields]):
-            digit = quotients[divisors[j].tobytes()]
-            reach = divisors[j] * moduli[j]
-            # As in `Digit.classes`: a modulus that no quotient reaches changes nothing.
-            if (reach < sizes).any():
-                digit = _remainder(digit, moduli[j], quotients.get(reach.tobytes()), dtype)
-            numbers.append(digit + _constant(offsets, dtype) if offsets.any() else digit)
-        return numbers
+
+def vectors_as_products(lookups: Sequence[Any], groups: Sequence[Sequence[int]], ids: Any) -> Any:
+    """The vectors of all fields in one pass of the compiled kernels.
+
+    Args:
+        lookups: The fields' lookups.
+        groups: Each lookup's fields.
+        ids: Integer tensor (batch, fields), in range.
+
+    Returns:
+        Vectors (batch, fields, output_dim), or None where a lookup makes something else than
+        products of rows, or `read_products` does not read them.
+    """
+    if not all(isinstance(lookup, FusedLookup) and lookup.makes_products for lookup in lookups):
+        return None
+    variables = [v for lookup in lookups for v in lookup.variables_of_partitions()]
+    fields = list(zip([lookup.digits for lookup in lookups], groups, strict=True))
+    return read_products(variables, ids, fields, lookups[0].compute_dtype)
 
 
 class _Layers:
@@ -182,36 +171,23 @@ class _Layers:
         self.layers = list(layers)
 
 
-def _quotient(ids: Any, divisors: np.ndarray, sizes: np.ndarray, dtype: str) -> Any:
-    """`ids // divisors` for ids below `sizes`, by shifts where that is the same."""
-    if (divisors == 1).all():
-        return ids
-    nothing_left = divisors >= sizes
-    if not _bits_do(np.where(nothing_left, 1, divisors)):
-        return ids // _constant(divisors, dtype)
-    all_bits = 8 * np.dtype(dtype).itemsize - 1
-    shifts = np.where(nothing_left, all_bits, np.log2(divisors).astype("int64"))
-    return ops.right_shift(ids, _constant(shifts, dtype))
-
-
-def _remainder(digit: Any, moduli: np.ndarray, above: Any, dtype: str) -> Any:
-    """`digit mod moduli`; `above` is `digit // moduli`, or None where it is not at hand."""
-    if _bits_do(moduli):
-        return ops.bitwise_and(digit, _constant(moduli - 1, dtype))
-    if above is None:
-        return digit % _constant(moduli, dtype)
-    return digit - above * _constant(moduli, dtype)  # Spares a second division.
-
-
-def _bits_do(values: np.ndarray) -> bool:
-    """Whether all are powers of two; TFLite has no operations on bits."""
-    return not traced_for_lite() and bool((values & (values - 1) == 0).all())
-
-
-def _constant(values: np.ndarray, dtype: str) -> Any:
-    """One number where all are equal, which divides quicker."""
-    equal = (values == values[0]).all()
-    return ops.convert_to_tensor(values[0] if equal else values, dtype=dtype)
+def _digits_of(layers: Sequence[PartitionedEmbedding], count: int) -> FieldDigits:
+    """The digits of all fields; the row of a layer of one table is in the largest of `count`."""
+    whole = [_tables_of(layer) for layer in layers if len(layer.partitions) == count]
+    largest = int(np.argmax(np.sum([[table.rows for table in own] for own in whole], axis=0)))
+    sizes = np.asarray([layer.input_dim for layer in layers], "int64")
+    shape = (count, len(layers))
+    divisors, moduli = np.ones(shape, "int64"), np.ones(shape, "int64")
+    rows = np.zeros(shape, "int64")
+    for f, layer in enumerate(layers):
+        places = range(count) if len(layer.partitions) == count else [largest]
+        # An id divided by `input_dim` is 0, and a digit modulo 1 is too.
+        divisors[places[-1] :, f] = layer.input_dim
+        for j, partition, table in zip(places, layer.partitions, _tables_of(layer), strict=True):
+            divisors[j, f] = partition.divisor(layer.input_dim)  # type: ignore[attr-defined]
+            moduli[j, f] = partition.num_classes(layer.input_dim)
+            rows[j, f] = table.rows
+    return FieldDigits(sizes, divisors, moduli, rows)
 
 
 def _tables_of(layer: CompressedEmbedding) -> list[TableSpec]:

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argparse.ArgumentParser(
         prog="python -m tf_compemb.native_kernels",
-        description="Compiles kernels that read large tables on the CPU in training, and update "
+        description="Compiles kernels that read tables on the CPU in training, and update "
         "them by sgd, adagrad and rowwise_adagrad, against the installed TensorFlow, and checks "
         "them against its own ops. Takes a C++ compiler (CXX in the environment, or g++) and about "
         "a minute, once for each version of TensorFlow and of this package.",

@@ -18,7 +18,7 @@ class WrongResultError(Exception):
 
 
 def largest_differences(kernels: Any) -> dict[str, float]:
-    """The largest difference of a lookup, and of a step of each rule on slices of random rows.
+    """The largest difference of a lookup, of products, and of a step of each rule.
 
     Args:
         kernels: Module of the library's ops.
@@ -31,6 +31,7 @@ def largest_differences(kernels: Any) -> dict[str, float]:
     full, row_wise = tf.square(gradient), tf.reduce_mean(gradient**2, axis=1, keepdims=True)
     read = kernels.tf_compemb_read_rows(tf.Variable(table).handle, ids, rows=_ROWS, width=_WIDTH)
     found = {"lookup": _difference(read, tf.gather(table, ids))}
+    found["products"] = _difference_of_products(kernels, table, ids, values)
     found["sgd"] = _difference(_step_sgd(kernels, table, ids, values), table - _RATE * gradient)
     for rule, squares in (("adagrad", full), ("rowwise_adagrad", row_wise)):
         total = 1.0 + squares
@@ -38,6 +39,37 @@ def largest_differences(kernels: Any) -> dict[str, float]:
         weights, accumulator = _step_adagrad(kernels, table, ids, values, tf.ones_like(squares))
         found[rule] = max(_difference(weights, moved), _difference(accumulator / total, 1.0))
     return found
+
+
+def _difference_of_products(kernels: Any, table: Any, ids: Any, values: Any) -> float:
+    """That of `quotient * remainder` vectors and of the tables' gradients."""
+    divisor, size = 7, _ROWS
+    tables = [tf.Variable(table), tf.Variable(table[:divisor])]
+    entries = {"rows": [_ROWS, divisor], "width": _WIDTH, "num_fields": 1, "fields": [0, 0]}
+    entries["tables_of_entries"] = [0, 1]
+    handles = [variable.handle for variable in tables]
+    vectors, numbers = kernels.tf_compemb_read_row_products(
+        handles,
+        ids[:, None],
+        **entries,
+        sizes=[size],
+        divisors=[divisor, 1],
+        moduli=[size, divisor],
+        offsets=[3, 0],
+    )
+    gradients = kernels.tf_compemb_row_product_gradients(
+        handles, numbers, values[:, None], **entries, dense=[False, True]
+    )
+    quotients, remainders = ids // divisor + 3, ids % divisor
+    x, y = tf.gather(table, quotients), tf.gather(table, remainders)
+    sums = tf.math.unsorted_segment_sum(values * x, remainders, divisor)
+    pairs = [(vectors[:, 0], x * y), (gradients[0], values * y)]
+    # A sum of some 3000 numbers around one.
+    scale = tf.sqrt(_SLICES / divisor)
+    return max(
+        *(_difference(got, expected) for got, expected in pairs),
+        _difference(gradients[1] / scale, sums / scale),
+    )
 
 
 def refuse_wrong(differences: dict[str, float], path: Path) -> None:

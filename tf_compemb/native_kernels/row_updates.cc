@@ -39,7 +39,7 @@ struct Sgd {
   int64_t width;
   float rate;
 
-  void PrefetchRow(int64_t row) const { Prefetch<true>(table + row * width, width); }
+  [[gnu::always_inline]] void PrefetchRow(int64_t row) const { Prefetch<true>(table + row * width, width); }
 
   void Update(int64_t row, const float* __restrict gradient) const {
     float* __restrict weights = table + row * width;
@@ -54,7 +54,7 @@ struct Adagrad {
   float rate;
   float epsilon;
 
-  void PrefetchRow(int64_t row) const {
+  [[gnu::always_inline]] void PrefetchRow(int64_t row) const {
     Prefetch<true>(table + row * width, width);
     Prefetch<true>(accumulator + row * width, width);
   }
@@ -76,7 +76,7 @@ struct RowWiseAdagrad {
   float rate;
   float epsilon;
 
-  void PrefetchRow(int64_t row) const {
+  [[gnu::always_inline]] void PrefetchRow(int64_t row) const {
     Prefetch<true>(table + row * width, width);
     __builtin_prefetch(accumulator + row, 1);
   }

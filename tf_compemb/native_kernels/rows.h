@@ -22,25 +22,48 @@ int64_t FirstOutside(const Id* ids, int64_t count, int64_t rows) {
   return std::find_if(ids, ids + count, [rows](Id id) { return id < 0 || id >= rows; }) - ids;
 }
 
+// Inlined always: a compiler drops calls of functions that compute nothing.
 template <bool kToWrite>
-inline void Prefetch(const float* row, int64_t width) {
+[[gnu::always_inline]] inline void Prefetch(const float* row, int64_t width) {
   for (int64_t j = 0; j < width; j += kFloatsOfCacheLine) __builtin_prefetch(row + j, kToWrite);
 }
 
-// Calls `work(begin, end)` for ranges that make up [0, count), on TensorFlow's own threads.
+// Calls `work(begin, end)` for ranges that make up [0, count), on TensorFlow's own threads. One of
+// `count` stands for `ids` ids.
 template <typename Work>
-void ForRanges(tensorflow::OpKernelContext* context, int64_t count, const Work& work) {
+void ForRanges(tensorflow::OpKernelContext* context, int64_t count, const Work& work,
+               int64_t ids = 1) {
   using tsl::thread::ThreadPool;
   const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
-  if (count <= kBlock || threads.num_threads == 1) {
+  const int64_t block = std::max<int64_t>(kBlock / ids, 1);
+  if (count <= block || threads.num_threads == 1) {
     work(0, count);
     return;
   }
   threads.workers->ParallelFor(
       count,
       ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt,
-                                   kBlock),
+                                   block),
       work);
+}
+
+// Calls `work(part)` for each part in [0, parts), on TensorFlow's own threads.
+template <typename Work>
+void ForParts(tensorflow::OpKernelContext* context, int64_t parts, const Work& work) {
+  using tsl::thread::ThreadPool;
+  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
+  const auto each = [&work](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) work(part);
+  };
+  if (parts == 1 || threads.num_threads == 1) {
+    each(0, parts);
+    return;
+  }
+  threads.workers->ParallelFor(
+      parts,
+      ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt,
+                                   1),
+      each);
 }
 
 }  // namespace tf_compemb

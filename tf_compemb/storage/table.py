@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tf_compemb.storage.uniform_rows import UniformRows
 
 if TYPE_CHECKING:
     from tf_compemb._keras import Layer
+    from tf_compemb.layers.field_digits import FieldDigits
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,33 @@ def read_rows(
         if variable.row_catch_up is not None:
             rows = rows + variable.row_catch_up.pending(ids)
     return rows if dtype == "float32" else ops.cast(rows, dtype)
+
+
+def read_products(
+    variables: Sequence[Any],
+    ids: Any,
+    groups: Sequence[tuple[FieldDigits, Sequence[int]]],
+    dtype: str,
+) -> Any:
+    """Vectors (batch, fields, width), each the product of a row of one or more tables.
+
+    Args:
+        variables: The tables of all groups.
+        ids: Integer tensor (batch, fields), in range.
+        groups: For groups of fields, which of their tables' rows are an id's, and which fields.
+        dtype: Compute type of the layers.
+
+    Returns:
+        The vectors, or None where rows must be read and multiplied one table after the other:
+        outside of training and without the compiled kernels.
+    """
+    if BACKEND != "tensorflow" or not in_training() or dtype != "float32":
+        return None
+    if any(v.served_rows is not None or v.row_catch_up is not None for v in variables):
+        return None
+    from tf_compemb.native_kernels.reading import trained_products
+
+    return trained_products([v if LEGACY else v.value for v in variables], ids, groups)
 
 
 def _rows_of_large_table(variable: Any, ids: Any) -> Any:

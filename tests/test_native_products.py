@@ -1,0 +1,275 @@
+"""Products of rows read by the compiled kernels: vectors, gradients, refusals, what is saved."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tf_compemb._keras import BACKEND, LEGACY, keras
+
+if BACKEND != "tensorflow":
+    pytest.skip("the kernels are TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf
+from optimizer_training import make_optimizer, raw
+from runtime import randomize
+
+from tf_compemb import EmbeddingCollection
+
+compiled = pytest.mark.slow  # compiling takes a minute
+FIXTURE = [HealthCheck.function_scoped_fixture]  # `kernels` is the same in every example
+SIZES = [43, 17, 3001, 653, 9, 2, 371]
+
+
+def products(kernels, tables, ids, entries, **changed):
+    """Vectors and row numbers of `entries`: (field, table, divisor, modulus, offset) of each."""
+    fields, of, divisors, moduli, offsets = map(list, zip(*entries, strict=True))
+    said = {
+        "rows": [len(table) for table in tables],
+        "width": tables[0].shape[1],
+        "num_fields": ids.shape[1],
+        "fields": fields,
+        "tables_of_entries": of,
+        "sizes": [int(ids[:, f].max(initial=0)) + 1 for f in range(ids.shape[1])],
+        "divisors": divisors,
+        "moduli": moduli,
+        "offsets": offsets,
+    }
+    variables = [tf.Variable(table) for table in tables]
+    handles = [variable.handle for variable in variables]
+    return kernels.tf_compemb_read_row_products(handles, ids, **{**said, **changed})
+
+
+@compiled
+def test_a_product_worked_by_hand(kernels):
+    # Id 5 of field 0: quotient 5 // 2 = 2, remainder 1; of field 1: row 5 % 3 + 3 of table 0.
+    table = np.arange(12, dtype="float32").reshape(6, 2)
+    other = np.array([[10, 10], [100, 1]], "float32")
+    entries = [(0, 0, 2, 3, 0), (0, 1, 1, 2, 0), (1, 0, 1, 3, 3)]
+    vectors, numbers = products(kernels, [table, other], np.array([[5, 5]]), entries)
+    np.testing.assert_array_equal(vectors, [[[400, 5], [10, 11]]])
+    assert [n.numpy().tolist() for n in numbers] == [[[2, 5]], [[1]]]
+
+
+@compiled
+@given(
+    ids=st.lists(st.integers(0, 2**31 - 2), min_size=1, max_size=20),
+    divisor=st.integers(1, 2**31) | st.sampled_from([2**k for k in range(32)]),
+    modulus=st.integers(1, 50_000) | st.sampled_from([2**k for k in range(16)]),
+    id_type=st.sampled_from(["int32", "int64"]),
+)
+@settings(deadline=None, max_examples=200, suppress_health_check=FIXTURE)
+def test_row_numbers_are_digits_of_any_id(kernels, ids, divisor, modulus, id_type):
+    ids = np.array(ids, id_type)[:, None]
+    _, numbers = products(
+        kernels, [np.zeros((modulus + 2, 1), "float32")], ids, [(0, 0, divisor, modulus, 2)]
+    )
+    np.testing.assert_array_equal(numbers[0], ids.astype("int64") // divisor % modulus + 2)
+
+
+METHODS = {
+    "full": ("full", {}),
+    "hash": ("hash", {"collisions": 4}),
+    "qr by 4": ("qr", {"collisions": 4}),
+    "qr by 7": ("qr", {"collisions": 7}),
+    "crt": ("compositional", {"partitions": 2, "family": "chinese_remainder"}),
+    "three digits": (
+        "compositional",
+        {"partitions": 3, "family": "mixed_radix"},
+    ),
+}
+
+
+def collection(method, fused=True):
+    name, options = METHODS[method]
+    layer = EmbeddingCollection(SIZES, 8, name, options=options, fused=fused)
+    layer.build()
+    randomize(layer)
+    return layer
+
+
+def trained(layer, ids, upstream):
+    """Vectors, and the gradients of the variables as arrays and by their types."""
+    variables = [raw(v) for v in layer.trainable_variables]
+    with tf.GradientTape() as tape:
+        vectors = layer(ids, training=True)
+    found = tape.gradient(vectors, variables, output_gradients=upstream)
+    return vectors, [tf.convert_to_tensor(g).numpy() for g in found], [type(g) for g in found]
+
+
+def batch(rows):
+    rng = np.random.default_rng(rows)
+    ids = np.stack([rng.integers(0, size, rows) for size in SIZES], axis=1)
+    return tf.constant(ids), tf.constant(rng.normal(size=(*ids.shape, 8)).astype("float32"))
+
+
+def ops_of(function, *args):
+    return {op.type for op in function.get_concrete_function(*args).graph.get_operations()}
+
+
+@compiled
+@pytest.mark.parametrize("rows", [0, 1, 5, 3000])  # The last in several blocks and parts.
+@pytest.mark.parametrize("small", [0, 100, 2048])
+@pytest.mark.parametrize("method", METHODS)
+def test_vectors_and_gradients_are_those_of_tensorflows_ops(
+    kernels, monkeypatch, method, small, rows
+):
+    monkeypatch.setattr("tf_compemb.storage.small_table.SMALL_TABLE", small)
+    layer = collection(method)
+    ids, upstream = batch(rows)
+    vectors, gradients, types = trained(layer, ids, upstream)
+    assert "TfCompemb>ReadRowProducts" in ops_of(
+        tf.function(lambda x: trained_vectors(layer, x)), ids
+    )
+    monkeypatch.setattr("tf_compemb.layers.fused.read_products", lambda *_: None)
+    expected, expected_gradients, expected_types = trained(layer, ids, upstream)
+    np.testing.assert_array_equal(vectors, expected)
+    np.testing.assert_array_equal(vectors, layer(ids))
+    assert types == expected_types
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-4)
+
+
+def trained_vectors(layer, ids):
+    with tf.GradientTape():
+        return layer(ids, training=True)
+
+
+@compiled
+@pytest.mark.parametrize("method", ["qr by 4", "crt"])
+def test_gradients_are_those_of_finite_differences(kernels, method):
+    layer = collection(method)
+    ids, upstream = batch(4)
+    _, gradients, _ = trained(layer, ids, upstream)
+    for variable, gradient in zip(layer.trainable_variables, gradients, strict=True):
+        row, column = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+        start, ends = variable.numpy(), []
+        for step in (0.5, -0.5):  # Exact but for rounding: a vector is linear in each row.
+            moved = start.copy()
+            moved[row, column] += step
+            variable.assign(moved)
+            ends.append(float(tf.reduce_sum(layer(ids, training=False) * upstream)))
+        variable.assign(start)
+        assert ends[0] - ends[1] == pytest.approx(gradient[row, column], rel=1e-3)
+
+
+@compiled
+def test_dense_gradients_are_the_same_whatever_the_number_of_threads(kernels):
+    # They are added up in parts of the batch, which threads take in any order.
+    layer, (ids, upstream) = collection("qr by 4"), batch(6000)
+    first = trained(layer, ids, upstream)[1]
+    for _ in range(5):
+        for got, expected in zip(trained(layer, ids, upstream)[1], first, strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@compiled
+@pytest.mark.parametrize("method", ["qr by 4", "crt"])
+@pytest.mark.parametrize("rule", ["sgd", "adagrad"])
+def test_training_is_that_without_the_kernels(kernels, monkeypatch, method, rule):
+    ids, target = batch(64)
+    ends = []
+    for read in (None, lambda *_: None):
+        if read is not None:
+            monkeypatch.setattr("tf_compemb.layers.fused.read_products", read)
+        keras.utils.set_random_seed(3)
+        layer = collection(method)
+        model = keras.Sequential([keras.Input((len(SIZES),), dtype="int64"), layer])
+        model.compile(make_optimizer(rule, 0.05), "mse")
+        model.fit(ids, target, batch_size=16, epochs=3, shuffle=False, verbose=0)
+        ends.append([v.numpy() for v in layer.trainable_variables])
+    for got, expected in zip(*ends, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize(("training", "jit"), [(False, False), (True, True)])
+def test_evaluation_and_xla_read_by_tensorflows_ops(kernels, training, jit):
+    layer = collection("qr by 4")
+
+    def read(ids):
+        with tf.GradientTape():
+            return layer(ids, training=training)
+
+    types = ops_of(tf.function(read, jit_compile=jit), batch(3)[0])
+    assert not any(name.startswith("TfCompemb") for name in types)
+
+
+@compiled
+def test_what_is_saved_after_training_needs_no_kernels(kernels, tmp_path):
+    layer = collection("qr by 4")
+    model = keras.Sequential([keras.Input((len(SIZES),), dtype="int64"), layer])
+    model.compile(make_optimizer("adagrad", 0.1), "mse")
+    ids, target = batch(8)
+    model.fit(ids, target, verbose=0)
+    if LEGACY:
+        model.save(tmp_path / "model", save_format="tf")
+    else:
+        model.export(tmp_path / "model", verbose=False)
+    assert b"TfCompemb" not in (tmp_path / "model" / "saved_model.pb").read_bytes()
+
+
+@compiled
+@pytest.mark.parametrize("outside", [-1, 6, 2**40, -(2**63)])
+def test_an_id_out_of_range_is_refused(kernels, outside):
+    ids = np.zeros((3000, 2), "int64")
+    ids[[1500, 2900], 1] = outside
+    message = rf"ids\[1500, 1\] = {outside} is not in \[0, 6\)"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        products(
+            kernels,
+            [np.zeros((6, 2), "float32")],
+            ids,
+            [(0, 0, 1, 6, 0), (1, 0, 1, 6, 0)],
+            sizes=[6, 6],
+        )
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"offsets": [0, 5]}, "Entry 1 reaches beyond its table"),
+        ({"divisors": [0, 1]}, "Entry 0 reaches beyond its table"),
+        ({"moduli": [6, -1]}, "Entry 1 reaches beyond its table"),
+        ({"sizes": [2**31, 6]}, "Entry 0 reaches beyond its table"),
+        ({"sizes": [6]}, "a size for each field"),
+        ({"fields": [0, 2]}, "Entry 1 has a field or a table that is not there"),
+        ({"fields": [0, 0]}, "Each field must have an entry"),
+        ({"tables_of_entries": [0]}, "Each entry must have a field and a table"),
+        ({"rows": [7]}, r"Table 0 must be a float32 matrix \(7, 2\)"),
+        ({"width": 3}, r"Table 0 must be a float32 matrix \(6, 3\)"),
+    ],
+)
+def test_attributes_that_would_read_beyond_a_table_are_refused(kernels, changed, message):
+    entries = [(0, 0, 1, 6, 0), (1, 0, 1, 6, 0)]
+    said = {"sizes": [6, 6], **changed}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        products(kernels, [np.zeros((6, 2), "float32")], np.zeros((3, 2), "int64"), entries, **said)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("numbers", "upstream", "message"),
+    [
+        ([[6, 0]], (1, 2, 2), r"Row numbers of table 0 must be of shape \(1, 2\) and in \[0, 6\)"),
+        ([[-1, 0]], (1, 2, 2), r"in \[0, 6\)"),
+        ([[0, 0]], (2, 2, 2), r"must be of shape \(2, 2\)"),
+        ([[0, 0]], (1, 2, 3), r"must be of shape \(batch, 2, 2\), not \[1,2,3\]"),
+        ([[0, 0]], (), r"must be of shape \(batch, 2, 2\), not \[\]"),
+    ],
+)
+def test_gradients_of_other_shapes_or_rows_are_refused(kernels, numbers, upstream, message):
+    table = tf.Variable(tf.zeros((6, 2)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        kernels.tf_compemb_row_product_gradients(
+            [table.handle],
+            [np.array(numbers, "int32")],
+            tf.zeros(upstream),
+            rows=[6],
+            width=2,
+            num_fields=2,
+            fields=[0, 1],
+            tables_of_entries=[0, 0],
+            dense=[True],
+        )
