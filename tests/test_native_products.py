@@ -14,7 +14,7 @@ import tensorflow as tf
 from optimizer_training import make_optimizer, raw
 from runtime import randomize
 
-from tf_compemb import EmbeddingCollection
+from tf_compemb import EmbeddingCollection, QREmbedding
 
 compiled = pytest.mark.slow  # compiling takes a minute
 FIXTURE = [HealthCheck.function_scoped_fixture]  # `kernels` is the same in every example
@@ -97,6 +97,10 @@ def trained(layer, ids, upstream):
     return vectors, [tf.convert_to_tensor(g).numpy() for g in found], [type(g) for g in found]
 
 
+def not_read(*_):
+    """In place of `read_products`."""
+
+
 def batch(rows):
     rng = np.random.default_rng(rows)
     ids = np.stack([rng.integers(0, size, rows) for size in SIZES], axis=1)
@@ -121,7 +125,7 @@ def test_vectors_and_gradients_are_those_of_tensorflows_ops(
     assert "TfCompemb>ReadRowProducts" in ops_of(
         tf.function(lambda x: trained_vectors(layer, x)), ids
     )
-    monkeypatch.setattr("tf_compemb.layers.fused.read_products", lambda *_: None)
+    monkeypatch.setattr("tf_compemb.layers.fused.read_products", not_read)
     expected, expected_gradients, expected_types = trained(layer, ids, upstream)
     np.testing.assert_array_equal(vectors, expected)
     np.testing.assert_array_equal(vectors, layer(ids))
@@ -133,6 +137,28 @@ def test_vectors_and_gradients_are_those_of_tensorflows_ops(
 def trained_vectors(layer, ids):
     with tf.GradientTape():
         return layer(ids, training=True)
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(), (5,), (4, 3)])
+@pytest.mark.parametrize("operation", ["mult", "add"])
+def test_a_single_layer_reads_products_too(kernels, monkeypatch, operation, shape):
+    layer = QREmbedding(3001, 8, collisions=7, operation=operation)
+    layer.build()
+    randomize(layer)
+    ids = tf.constant(np.random.default_rng(0).integers(0, 3001, shape))
+    upstream = tf.random.normal((*shape, 8), seed=1)
+    used = "TfCompemb>ReadRowProducts" in ops_of(
+        tf.function(lambda x: trained_vectors(layer, x)), ids
+    )
+    assert used == (operation == "mult")
+    vectors, gradients, types = trained(layer, ids, upstream)
+    monkeypatch.setattr("tf_compemb.layers.compositional._partitioned.read_products", not_read)
+    expected, expected_gradients, expected_types = trained(layer, ids, upstream)
+    np.testing.assert_array_equal(vectors, expected)
+    assert types == expected_types
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
 
 
 @compiled
@@ -169,7 +195,7 @@ def test_dense_gradients_are_the_same_whatever_the_number_of_threads(kernels):
 def test_training_is_that_without_the_kernels(kernels, monkeypatch, method, rule):
     ids, target = batch(64)
     ends = []
-    for read in (None, lambda *_: None):
+    for read in (None, not_read):
         if read is not None:
             monkeypatch.setattr("tf_compemb.layers.fused.read_products", read)
         keras.utils.set_random_seed(3)

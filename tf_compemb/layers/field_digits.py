@@ -27,6 +27,29 @@ class FieldDigits:
     moduli: np.ndarray
     rows: np.ndarray
 
+    @classmethod
+    def of(cls, fields: Sequence[tuple[int, Sequence[Any]]]) -> FieldDigits:
+        """Those of fields of `input_dim` ids whose partitions are `Digit`s.
+
+        Args:
+            fields: `input_dim` and partitions of each field: one, or as many as there are tables.
+                The rows of a field with one partition stand in the largest of the tables.
+        """
+        count = max(len(partitions) for _, partitions in fields)
+        classes = [[p.num_classes(size) for p in partitions] for size, partitions in fields]
+        largest = int(np.argmax(np.sum([own for own in classes if len(own) == count], axis=0)))
+        shape = (count, len(fields))
+        divisors, moduli = np.ones(shape, "int64"), np.ones(shape, "int64")
+        rows = np.zeros(shape, "int64")
+        for f, (size, partitions) in enumerate(fields):
+            places = range(count) if len(partitions) == count else [largest]
+            # An id divided by `input_dim` is 0, and a digit modulo 1 is too.
+            divisors[places[-1] :, f] = size
+            for j, partition, own in zip(places, partitions, classes[f], strict=True):
+                divisors[j, f] = partition.divisor(size)
+                moduli[j, f] = rows[j, f] = own
+        return cls(np.asarray([size for size, _ in fields], "int64"), divisors, moduli, rows)
+
     @property
     def table_rows(self) -> np.ndarray:
         """Rows of each table, shape (tables,)."""

@@ -76,7 +76,7 @@ class FusedLookup(GroupLookup):
         self.operation = widest.operation
         self.vector_shape = widest.vector_shape
         self._initializer = widest.embeddings_initializer
-        self._digits = _digits_of(layers, len(widest.partitions))
+        self._digits = FieldDigits.of([(x.input_dim, x.partitions) for x in layers])
 
     def build(self, input_shape: Any = None) -> None:
         """Creates one variable for each partition."""
@@ -169,25 +169,6 @@ class _Layers:
 
     def __init__(self, layers: Sequence[PartitionedEmbedding]) -> None:
         self.layers = list(layers)
-
-
-def _digits_of(layers: Sequence[PartitionedEmbedding], count: int) -> FieldDigits:
-    """The digits of all fields; the row of a layer of one table is in the largest of `count`."""
-    whole = [_tables_of(layer) for layer in layers if len(layer.partitions) == count]
-    largest = int(np.argmax(np.sum([[table.rows for table in own] for own in whole], axis=0)))
-    sizes = np.asarray([layer.input_dim for layer in layers], "int64")
-    shape = (count, len(layers))
-    divisors, moduli = np.ones(shape, "int64"), np.ones(shape, "int64")
-    rows = np.zeros(shape, "int64")
-    for f, layer in enumerate(layers):
-        places = range(count) if len(layer.partitions) == count else [largest]
-        # An id divided by `input_dim` is 0, and a digit modulo 1 is too.
-        divisors[places[-1] :, f] = layer.input_dim
-        for j, partition, table in zip(places, layer.partitions, _tables_of(layer), strict=True):
-            divisors[j, f] = partition.divisor(layer.input_dim)  # type: ignore[attr-defined]
-            moduli[j, f] = partition.num_classes(layer.input_dim)
-            rows[j, f] = table.rows
-    return FieldDigits(sizes, divisors, moduli, rows)
 
 
 def _tables_of(layer: CompressedEmbedding) -> list[TableSpec]:

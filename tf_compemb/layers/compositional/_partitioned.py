@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tf_compemb._keras import gather_rows, id_dtype, ops
+from tf_compemb._keras import gather_rows, id_dtype, in_training, ops
 from tf_compemb.layers.base import CompressedEmbedding
-from tf_compemb.partitions import Codes, Partition
-from tf_compemb.storage.table import CodeSpec, Spec, TableSpec
+from tf_compemb.layers.field_digits import FieldDigits
+from tf_compemb.partitions import Codes, Digit, Partition
+from tf_compemb.storage.table import CodeSpec, Spec, TableSpec, read_products
 
 OPERATIONS = ("mult", "add", "concat", "feature")
 
@@ -124,8 +125,26 @@ class PartitionedEmbedding(CompressedEmbedding):
 
     def lookup(self, ids: Any) -> Any:
         """Reads each partition's row and combines them."""
+        vectors = self._products(ids)
+        if vectors is not None:
+            return vectors
         factors = [
             self.rows(name, classes_of(self, partition, f"{name}_codes", ids))
             for name, partition in zip(self._table_names, self._partitions, strict=True)
         ]
         return combine(self.operation, factors)
+
+    def _products(self, ids: Any) -> Any:
+        """The vectors by `read_products`, or None where that does not make them."""
+        several_digits = len(self._partitions) > 1 and all(
+            isinstance(partition, Digit) for partition in self._partitions
+        )
+        if self.operation != "mult" or not several_digits or not in_training():
+            return None
+        digits = FieldDigits.of([(self.input_dim, self._partitions)])
+        tables = [getattr(self, name) for name in self._table_names]
+        column = ops.reshape(ids, (-1, 1))
+        vectors = read_products(tables, column, [(digits, [0])], self.compute_dtype)
+        if vectors is None:
+            return None
+        return ops.reshape(vectors, (*ops.shape(ids), self.output_dim))
