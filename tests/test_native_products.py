@@ -14,7 +14,7 @@ import tensorflow as tf
 from optimizer_training import make_optimizer, raw
 from runtime import randomize
 
-from tf_compemb import EmbeddingCollection, QREmbedding
+from tf_compemb import EmbeddingCollection, FullEmbedding, QREmbedding, native_kernels
 
 compiled = pytest.mark.slow  # compiling takes a minute
 FIXTURE = [HealthCheck.function_scoped_fixture]  # `kernels` is the same in every example
@@ -219,6 +219,47 @@ def test_evaluation_and_xla_read_by_tensorflows_ops(kernels, training, jit):
 
     types = ops_of(tf.function(read, jit_compile=jit), batch(3)[0])
     assert not any(name.startswith("TfCompemb") for name in types)
+
+
+@compiled
+@pytest.mark.parametrize("method", METHODS)
+def test_predictions_in_inference_are_by_the_kernels(kernels, monkeypatch, method):
+    monkeypatch.setattr("tf_compemb.storage.small_table.SMALL_TABLE", 100)
+    layer, ids = collection(method), batch(50)[0]
+    expected = layer(ids)
+    function = tf.function(lambda x: layer(x, training=False))
+    with native_kernels.in_inference():
+        assert "TfCompemb>ReadRowProducts" in ops_of(function, ids)
+        np.testing.assert_array_equal(layer(ids), expected)
+    np.testing.assert_array_equal(function(ids), expected)
+    after = tf.function(lambda x: layer(x, training=False))
+    assert not any(name.startswith("TfCompemb") for name in ops_of(after, ids))
+
+
+@compiled
+def test_a_large_table_is_read_by_the_kernels_in_inference(kernels, every_table_is_read_by_rows):
+    layer = FullEmbedding(50, 3)
+    layer.build()
+    function = tf.function(lambda x: layer(x))
+    with native_kernels.in_inference():
+        types = ops_of(function, tf.constant([1, 49]))
+    assert "TfCompemb>ReadRows" in types
+    assert "ResourceGather" not in types
+
+
+@compiled
+def test_what_is_saved_after_prediction_in_inference_needs_no_kernels(kernels, tmp_path):
+    layer = collection("qr by 4")
+    model = keras.Sequential([keras.Input((len(SIZES),), dtype="int64"), layer])
+    ids = batch(8)[0]
+    with native_kernels.in_inference():
+        predicted = model.predict(ids, verbose=0)
+    np.testing.assert_array_equal(predicted, layer(ids))
+    if LEGACY:
+        model.save(tmp_path / "model", save_format="tf")
+    else:
+        model.export(tmp_path / "model", verbose=False)
+    assert b"TfCompemb" not in (tmp_path / "model" / "saved_model.pb").read_bytes()
 
 
 @compiled

@@ -186,20 +186,20 @@ def _kernels(quick: bool) -> Suite:
             bounds = [Bound("full, with kernels", "FBGEMM TBE", 1.2)]
             name = f"{optimizer}, {rows:,} rows, batch {batch}"
             groups.append(Group(name, [*cases, limit], cases[0].name, limit.name, bounds))
-    groups += [_training_lookup(rows, batch) for rows, batch in _sizes(quick)]
+    groups += [_lookup_by_kernels(rows, batch) for rows, batch in _sizes(quick)]
     return Suite(
         "kernels",
         "Embedding step with the compiled kernels and without",
-        "Forward, backward, update, in tf_keras; the last groups are the forward alone. / base: "
-        "over full tables without the kernels. / limit: as in the suite `step`.",
+        "Forward, backward, update, in tf_keras; the last groups are lookups without a gradient. "
+        "/ base: over full tables without the kernels. / limit: as in the suite `step`.",
         groups,
     )
 
 
-def _training_lookup(rows: int, batch: int) -> Group:
+def _lookup_by_kernels(rows: int, batch: int) -> Group:
     common = {"rows": rows, "batch": batch, "dim": DIM}
     cases = [
-        Case(f"{method}, {engine}", engine, "training lookup", {**common, "method": method})
+        Case(f"{method}, {engine}", engine, "lookup", {**common, "method": method})
         for method in ("full", "hash", "qr", "crt")
         for engine in ("without kernels", "with kernels")
     ]
@@ -207,7 +207,7 @@ def _training_lookup(rows: int, batch: int) -> Group:
         Bound(f"{method}, with kernels", "full, with kernels", 1.1)
         for method in ("hash", "qr", "crt")
     ]
-    name = f"lookup in training, {rows:,} rows, batch {batch}"
+    name = f"lookup, {rows:,} rows, batch {batch}"
     return Group(name, cases, cases[0].name, None, bounds)
 
 

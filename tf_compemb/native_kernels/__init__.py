@@ -10,6 +10,9 @@ out.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
@@ -24,6 +27,45 @@ def available() -> bool:
     from tf_compemb.native_kernels.library import loaded
 
     return loaded() is not None
+
+
+_in_inference: contextvars.ContextVar[bool] = contextvars.ContextVar("in_inference", default=False)
+
+
+@contextlib.contextmanager
+def in_inference() -> Iterator[None]:
+    """Within, lookups that are traced or run without a gradient are by the kernels too.
+
+    For evaluation and prediction in this process. What is traced within must not be saved: whoever
+    loads it would need the kernels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tf_compemb import QREmbedding, native_kernels
+    >>> layer = QREmbedding(1000, 4, collisions=10)
+    >>> with native_kernels.in_inference():
+    ...     vectors = layer(np.array([3, 999]))
+    >>> tuple(vectors.shape)
+    (2, 4)
+    """
+    token = _in_inference.set(True)
+    try:
+        yield
+    finally:
+        _in_inference.reset(token)
+
+
+def may_read() -> bool:
+    """Whether lookups are by the kernels: in training and within `in_inference`, on TensorFlow."""
+    from tf_compemb._keras import BACKEND, in_training
+
+    return BACKEND == "tensorflow" and (in_training() or _in_inference.get())
+
+
+def without_gradient() -> bool:
+    """Whether lookups are by the kernels though no gradient is taken."""
+    return _in_inference.get()
 
 
 def kernels_for(table: Any, gradient: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Rows of tables, and products of them, read by the compiled kernels, in training only.
+"""Rows of tables, and products of them, read by the compiled kernels.
 
 What is exported or saved must not need the kernels, so that any TensorFlow can load it: outside a
-gradient tape TensorFlow's own op reads.
+gradient tape TensorFlow's own op reads, but within `native_kernels.in_inference`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tf_compemb.layers.field_digits import ProductEntries
+from tf_compemb.native_kernels import without_gradient
 from tf_compemb.native_kernels.library import can_run_on, loaded
 from tf_compemb.storage import small_table
 
@@ -29,11 +30,11 @@ except ImportError:  # Neither is public; without them TensorFlow's own op reads
     could_possibly_record = variable_accessed = None
 
 
-def trained_rows(table: Any, ids: Any) -> Any:
+def rows_by_kernel(table: Any, ids: Any) -> Any:
     """Rows (*ids.shape, width) with an `IndexedSlices` gradient, or None.
 
-    None where TensorFlow's own op must read: outside a gradient tape, where the kernels are not
-    built or cannot run, and for a strategy's mirrored variables.
+    None where TensorFlow's own op must read: outside a gradient tape and `in_inference`, where the
+    kernels are not built or cannot run, and for a strategy's mirrored variables.
 
     Args:
         table: `tf.Variable` of shape (rows, width).
@@ -49,10 +50,10 @@ def trained_rows(table: Any, ids: Any) -> Any:
     return kernels.tf_compemb_read_rows(table.handle, ids, rows=rows, width=width)
 
 
-def trained_products(
+def products_by_kernel(
     tables: Sequence[Any], ids: Any, groups: Sequence[tuple[FieldDigits, Sequence[int]]]
 ) -> Any:
-    """Vectors (batch, fields, width), products of rows, or None as in `trained_rows`.
+    """Vectors (batch, fields, width), products of rows, or None as in `rows_by_kernel`.
 
     The gradient is dense for small tables, `IndexedSlices` for others.
 
@@ -87,7 +88,7 @@ def trained_products(
 
 def _kernels_that_read(tables: Sequence[Any], ids: Any) -> Any:
     """The kernels, if they can read the tables here, which are then marked as read."""
-    if could_possibly_record is None or not could_possibly_record():
+    if could_possibly_record is None or not (could_possibly_record() or without_gradient()):
         return None
     if any(isinstance(t, tf.distribute.DistributedValues) or not can_run_on(t) for t in tables):
         return None

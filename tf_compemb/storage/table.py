@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_compemb._keras import BACKEND, LEGACY, gather_rows, in_training, ops
+from tf_compemb._keras import LEGACY, gather_rows, ops
+from tf_compemb.native_kernels import may_read
 from tf_compemb.storage import small_table
 from tf_compemb.storage.uniform_rows import UniformRows
 
@@ -183,22 +184,22 @@ def read_products(
 
     Returns:
         The vectors, or None where rows must be read and multiplied one table after the other:
-        outside of training and without the compiled kernels.
+        without the compiled kernels, and where `native_kernels.may_read` says no.
     """
-    if BACKEND != "tensorflow" or not in_training() or dtype != "float32":
+    if dtype != "float32" or not may_read():
         return None
     if any(v.served_rows is not None or v.row_catch_up is not None for v in variables):
         return None
-    from tf_compemb.native_kernels.reading import trained_products
+    from tf_compemb.native_kernels.reading import products_by_kernel
 
-    return trained_products([v if LEGACY else v.value for v in variables], ids, groups)
+    return products_by_kernel([v if LEGACY else v.value for v in variables], ids, groups)
 
 
 def _rows_of_large_table(variable: Any, ids: Any) -> Any:
-    if BACKEND == "tensorflow" and in_training():
-        from tf_compemb.native_kernels.reading import trained_rows
+    if may_read():
+        from tf_compemb.native_kernels.reading import rows_by_kernel
 
-        rows = trained_rows(variable if LEGACY else variable.value, ids)
+        rows = rows_by_kernel(variable if LEGACY else variable.value, ids)
         if rows is not None:
             return rows
     return gather_rows(variable, ids)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_compemb import native_kernels
+
 
 def exact_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve: how often a click scores above a non-click, ties counting half.
@@ -78,7 +80,8 @@ class Evaluator:
     def __call__(self, batches: Any) -> dict[str, Any]:
         """`quality` over batches of ({"dense", "categorical"}, labels)."""
         labels, logits = [np.zeros(0)], [np.zeros(0)]
-        for features, batch_labels in batches:
-            logits.append(self._predict(features).numpy().reshape(-1))
-            labels.append(batch_labels.numpy().reshape(-1))
+        with native_kernels.in_inference():
+            for features, batch_labels in batches:
+                logits.append(self._predict(features).numpy().reshape(-1))
+                labels.append(batch_labels.numpy().reshape(-1))
         return quality(np.concatenate(labels), np.concatenate(logits))

@@ -24,8 +24,6 @@ def details() -> dict[str, str]:
 def prepare(task: str, settings: dict[str, Any]) -> Callable[[], Any]:
     """A compiled "lookup", embedding "step" or whole DLRM "train" step of one batch.
 
-    A "training lookup" is a step's forward: a lookup that a gradient tape watches.
-
     The settings' `method` is one of `METHODS`, "stock" (a Keras embedding for each field),
     "stock one table", "keras-rs" or "none"; `optimizer` is one of ours by name, or Keras' own
     where `stock_optimizer` is true.
@@ -34,33 +32,18 @@ def prepare(task: str, settings: dict[str, Any]) -> Callable[[], Any]:
 
     keras.utils.set_random_seed(0)
     layer, ids = layer_and_ids(settings)
-    makers = {
-        "lookup": _lookup,
-        "training lookup": _training_lookup,
-        "step": embedding_step,
-        "train": _train,
-    }
-    return makers[task](layer, ids, settings)
+    return {"lookup": _lookup, "step": embedding_step, "train": _train}[task](layer, ids, settings)
 
 
 def _lookup(layer: Any, ids: Iterator[Any], settings: dict[str, Any]) -> Callable[[], Any]:
     import tensorflow as tf
 
+    from tf_compemb import native_kernels
+
     del settings
     lookup = tf.function(layer)
-    return lambda: lookup(next(ids))
-
-
-def _training_lookup(layer: Any, ids: Iterator[Any], settings: dict[str, Any]) -> Callable[[], Any]:
-    import tensorflow as tf
-
-    del settings
-
-    @tf.function
-    def lookup(ids: Any) -> Any:
-        with tf.GradientTape():
-            return layer(ids, training=True)
-
+    with native_kernels.in_inference():  # While it is traced.
+        lookup(next(ids))
     return lambda: lookup(next(ids))
 
 

@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tf_compemb._keras import gather_rows, id_dtype, in_training, ops
+from tf_compemb._keras import gather_rows, id_dtype, ops
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.field_digits import FieldDigits
+from tf_compemb.native_kernels import may_read
 from tf_compemb.partitions import Codes, Digit, Partition
 from tf_compemb.storage.table import CodeSpec, Spec, TableSpec, read_products
 
@@ -139,7 +140,7 @@ class PartitionedEmbedding(CompressedEmbedding):
         several_digits = len(self._partitions) > 1 and all(
             isinstance(partition, Digit) for partition in self._partitions
         )
-        if self.operation != "mult" or not several_digits or not in_training():
+        if self.operation != "mult" or not several_digits or not may_read():
             return None
         digits = FieldDigits.of([(self.input_dim, self._partitions)])
         tables = [getattr(self, name) for name in self._table_names]
