@@ -13,7 +13,7 @@ SUITES = {
     "train": "whole DLRM step",
     "scale": "DLRM step as tables grow from 1e5 to 3.4e7 rows",
     "methods": "lookup and step of every method at a tenth of the bytes",
-    "kernels": "embedding step with the compiled kernels and without",
+    "kernels": "embeddings with the compiled kernels and without",
     "ingest": "rows/s and memory of preparing and reading data",
     "serve": "latency of exported models",
     "memory": "bytes by formula and by the operating system",

@@ -189,7 +189,7 @@ def _kernels(quick: bool) -> Suite:
     groups += [_lookup_by_kernels(rows, batch) for rows, batch in _sizes(quick)]
     return Suite(
         "kernels",
-        "Embedding step with the compiled kernels and without",
+        "Embeddings with the compiled kernels and without",
         "Forward, backward, update, in tf_keras; the last groups are lookups without a gradient. "
         "/ base: over full tables without the kernels. / limit: as in the suite `step`.",
         groups,

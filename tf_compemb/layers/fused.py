@@ -67,6 +67,9 @@ class FusedLookup(GroupLookup):
         layers: The fields' layers, one of the groups that `fusion_groups` makes. They are read
             for their partitions and sizes and are never built.
         **kwargs: Of `keras.layers.Layer`.
+
+    Attributes:
+        digits: Which rows of the partitions' variables are an id's.
     """
 
     def __init__(self, layers: Sequence[PartitionedEmbedding], **kwargs: Any) -> None:
@@ -76,16 +79,16 @@ class FusedLookup(GroupLookup):
         self.operation = widest.operation
         self.vector_shape = widest.vector_shape
         self._initializer = widest.embeddings_initializer
-        self._digits = FieldDigits.of([(x.input_dim, x.partitions) for x in layers])
+        self.digits = FieldDigits.of([(x.input_dim, x.partitions) for x in layers])
 
     def build(self, input_shape: Any = None) -> None:
         """Creates one variable for each partition."""
         if self.built:
             return
         tables = [_tables_of(layer) for layer in self._layers_read.layers]
-        for j, rows in enumerate(self._digits.rows):
+        for j, rows in enumerate(self.digits.rows):
             specs = [
-                own[j if len(own) == len(self._digits.rows) else 0]
+                own[j if len(own) == len(self.digits.rows) else 0]
                 for own, count in zip(tables, rows, strict=True)
                 if count
             ]
@@ -96,37 +99,32 @@ class FusedLookup(GroupLookup):
 
     def call(self, ids: Any) -> Any:
         """Vectors (batch, fields, *vector_shape) of ids (batch, fields) that are in range."""
-        everything = range(len(self._digits.sizes))
+        everything = range(len(self.digits.sizes))
         vectors = vectors_as_products([self], [everything], ids)
         return self._combined_rows(ids) if vectors is None else vectors
 
     def _combined_rows(self, ids: Any) -> Any:
         variables = self.variables_of_partitions()
         factors = []
-        for j, row in enumerate(self._digits.row_numbers(ids)):
-            neutral = _NEUTRAL[self.operation] if self._digits.reaches_beyond(j) else None
+        for j, row in enumerate(self.digits.row_numbers(ids)):
+            neutral = _NEUTRAL[self.operation] if self.digits.reaches_beyond(j) else None
             factors.append(read_rows(variables[j], row, self.compute_dtype, neutral))
         return combine(self.operation, factors)
 
     @property
     def makes_products(self) -> bool:
         """Whether a vector is a row, or the product of rows."""
-        one_row = len(self._digits.rows) == 1 and self.operation != "feature"
+        one_row = len(self.digits.rows) == 1 and self.operation != "feature"
         return one_row or self.operation == "mult"
-
-    @property
-    def digits(self) -> FieldDigits:
-        """Which rows of the partitions' variables are an id's."""
-        return self._digits
 
     def variables_of_partitions(self) -> list[Any]:
         """The variable of each partition."""
-        return [getattr(self, f"partition_{j}") for j in range(len(self._digits.rows))]
+        return [getattr(self, f"partition_{j}") for j in range(len(self.digits.rows))]
 
     def field_vectors(self, position: int, ids: Any) -> Any:
         """Vectors (m, *vector_shape) of ids (m,) of the field at `position` in the group."""
-        numbers = self._digits.row_numbers(ids, slice(position, position + 1))
-        tables = zip(self.variables_of_partitions(), numbers, self._digits.rows, strict=True)
+        numbers = self.digits.row_numbers(ids, slice(position, position + 1))
+        tables = zip(self.variables_of_partitions(), numbers, self.digits.rows, strict=True)
         factors = [
             read_rows(variable, row, self.compute_dtype)
             for variable, row, rows in tables
@@ -138,10 +136,10 @@ class FusedLookup(GroupLookup):
         """The tables of one field: name in the field's layer, variable, first row, end."""
         layer = self._layers_read.layers[position]
         names = [n for n, spec in layer.table_specs().items() if isinstance(spec, TableSpec)]
-        places = np.flatnonzero(self._digits.rows[:, position])
+        places = np.flatnonzero(self.digits.rows[:, position])
         for name, j in zip(names, places, strict=True):
-            start = int(self._digits.offsets[j, position])
-            rows = int(self._digits.rows[j, position])
+            start = int(self.digits.offsets[j, position])
+            rows = int(self.digits.rows[j, position])
             yield name, getattr(self, f"partition_{j}"), start, start + rows
 
 

@@ -7,8 +7,8 @@
 
 namespace tf_compemb {
 
-// Ids in [0, size), of which the digit `id / divisor % modulus`, plus `offset`, is a row number of a
-// table of `rows` rows.
+// Ids in [0, size), of which the digit `id / divisor % modulus`, plus `offset`, is a row number of
+// a table of `rows` rows.
 struct DigitBounds {
   int64_t size, divisor, modulus, offset, rows;
 

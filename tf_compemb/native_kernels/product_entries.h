@@ -127,8 +127,9 @@ class Factors {
     starts_.push_back(0);
     for (int64_t f = 0; f < entries.fields(); ++f) {
       for (const Entry& entry : entries.Of(f)) {
-        factors_.push_back({tables.Values(entry.table), numbers[entry.table] + entry.column,
-                            entries.Count(entry.table), entries.rows()[entry.table] > kRowsInCache});
+        const int64_t table = entry.table;
+        factors_.push_back({tables.Values(table), numbers[table] + entry.column,
+                            entries.Count(table), entries.rows()[table] > kRowsInCache});
       }
       starts_.push_back(factors_.size());
     }
@@ -181,7 +182,7 @@ inline void Multiply(const float* x, const float* y, int64_t width, float* to) {
   for (int64_t j = 0; j < width; ++j) to[j] = x[j] * y[j];
 }
 
-// What the ops of an op file say of their entries.
+// What the ops of both files say of their entries.
 #define TF_COMPEMB_PRODUCT_ENTRIES   \
   Attr("N: int >= 1")                \
       .Attr("rows: list(int)")       \

@@ -27,6 +27,9 @@ using tensorflow::errors::InvalidArgument;
 using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 
+// Ids whose gradients are worth a thread.
+constexpr int64_t kLeastPart = 512;
+
 // The gradients of the tables: a slice for each row number, or, where `dense` says so, a sum for
 // each row.
 class RowProductGradientsOp : public OpKernel {
@@ -119,7 +122,7 @@ class RowProductGradientsOp : public OpKernel {
 
   // In how many parts of the batch dense gradients are added up: not by the number of threads.
   int64_t Parts(int64_t count) const {
-    return std::clamp<int64_t>(count / std::max(kBlock, 4 * dense_rows_), 1, 16);
+    return std::clamp<int64_t>(count / std::max(kLeastPart, 4 * dense_rows_), 1, 16);
   }
 
   // Where the gradients of an entry go, in the order of `Factors`.

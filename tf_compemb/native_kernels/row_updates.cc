@@ -39,7 +39,9 @@ struct Sgd {
   int64_t width;
   float rate;
 
-  [[gnu::always_inline]] void PrefetchRow(int64_t row) const { Prefetch<true>(table + row * width, width); }
+  [[gnu::always_inline]] void PrefetchRow(int64_t row) const {
+    Prefetch<true>(table + row * width, width);
+  }
 
   void Update(int64_t row, const float* __restrict gradient) const {
     float* __restrict weights = table + row * width;
