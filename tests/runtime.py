@@ -1,5 +1,10 @@
 """What the tests need of the runtime under test: NumPy values, gradients, compiled calls."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras as keras3
 import numpy as np
 
@@ -111,3 +116,36 @@ def ops_reading(layer, tables, ids_shape) -> dict[str, set[str]]:
         for name in {captured[i.op.name] for i in op.inputs if i.op.name in captured}:
             found[name].add(op.type)
     return found
+
+
+def types_of_ops(function, *args) -> set[str]:
+    """The types of all ops of a traced `tf.function`, those of inner functions included."""
+    definition = function.get_concrete_function(*args).graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    return {node.op for node in nodes}
+
+
+def saved_graphs(model, folder) -> bytes:
+    """The graphs of a Keras model as a SavedModel, which `folder` then holds."""
+    if LEGACY:
+        model.save(folder, save_format="tf")
+    else:
+        model.export(folder, verbose=False)
+    return (folder / "saved_model.pb").read_bytes()
+
+
+def printed_with_threads(count, script) -> str:
+    """What a Python script, which may import tests, prints where ops have `count` threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            **os.environ,
+            "TF_NUM_INTRAOP_THREADS": str(count),
+            "PYTHONPATH": os.pathsep.join(["tests", "."]),
+        },
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()

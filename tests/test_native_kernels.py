@@ -1,10 +1,7 @@
 """The compiled kernels of the row optimisers: numbers, refusals, and how they are built."""
 
 import hashlib
-import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tf_compemb._keras import BACKEND, LEGACY, keras
+from tf_compemb._keras import BACKEND, keras
 
 if BACKEND != "tensorflow":
     pytest.skip("the kernels are TensorFlow's", allow_module_level=True)
@@ -20,7 +17,7 @@ if BACKEND != "tensorflow":
 import optimizer_oracle as oracle
 import tensorflow as tf
 from optimizer_training import apply_slices, make_optimizer, make_step, make_table, raw, train
-from runtime import randomize
+from runtime import printed_with_threads, randomize, saved_graphs, types_of_ops
 
 from tf_compemb import FullEmbedding, native_kernels
 from tf_compemb.native_kernels import library
@@ -198,19 +195,7 @@ def test_every_bit_is_the_same_whatever_the_number_of_threads(kernels):
         "import test_native_kernels as t; from tf_compemb.native_kernels import library; "
         "print(t.digest_of_a_large_step(library.loaded()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={
-            **os.environ,
-            "TF_NUM_INTRAOP_THREADS": "7",
-            "PYTHONPATH": os.pathsep.join(["tests", "."]),
-        },
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == expected
+    assert printed_with_threads(7, script) == expected
 
 
 @compiled
@@ -230,7 +215,7 @@ def test_optimisers_use_the_kernels_and_train_as_the_oracle(kernels, rule):
     table, optimizer = make_table(problem.start), make_optimizer(rule, 0.0625)
     optimizer.build([table])
     compiled_step = make_step(optimizer, table, problem.target)
-    types = types_of_ops(compiled_step, problem)
+    types = types_of_ops(compiled_step, *arguments(problem))
     assert f"TfCompemb>{OPS[rule]}" in types
     assert "ResourceScatterUpdate" not in types
     expected = oracle.train(rule, problem, lambda t: 0.0625)
@@ -245,17 +230,14 @@ def test_other_types_and_xla_take_the_ops_of_tensorflow(kernels, dtype, jit):
     table, optimizer = make_table(problem.start, dtype), make_optimizer("sgd", 0.0625)
     optimizer.build([table])
     inner = make_step(optimizer, table, problem.target).python_function
-    types = types_of_ops(tf.function(inner, jit_compile=jit), problem, dtype)
+    types = types_of_ops(tf.function(inner, jit_compile=jit), *arguments(problem, dtype))
     assert "ResourceScatterUpdate" in types
     assert not any(name.startswith("TfCompemb") for name in types)
 
 
-def types_of_ops(function, problem, dtype="float32"):
-    """The types of all ops of a traced step, those of inner functions included."""
-    ids, noise = tf.constant(problem.ids[0]), tf.constant(problem.noise[0], dtype)
-    definition = function.get_concrete_function(ids, noise).graph.as_graph_def()
-    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
-    return {node.op for node in nodes}
+def arguments(problem, dtype="float32"):
+    """What a step of the problem is called with."""
+    return tf.constant(problem.ids[0]), tf.constant(problem.noise[0], dtype)
 
 
 def embedding(rows=50, width=3):
@@ -280,9 +262,7 @@ def test_rows_read_in_training_are_the_tables(kernels, every_table_is_read_by_ro
     layer, table = embedding(width=width)
     ids = np.random.default_rng(0).integers(0, 50, shape)
     traced = tf.function(lambda x: read_in_training(layer, table, x))
-    types = {
-        op.type for op in traced.get_concrete_function(tf.constant(ids)).graph.get_operations()
-    }
+    types = types_of_ops(traced, tf.constant(ids))
     assert "TfCompemb>ReadRows" in types
     assert "ResourceGather" not in types
     for vectors, gradient in (read_in_training(layer, table, ids), traced(tf.constant(ids))):
@@ -315,11 +295,7 @@ def test_what_is_saved_after_training_needs_no_kernels(
     model.fit(np.arange(8), np.zeros((8, 3)), batch_size=2, verbose=0)
     assert np.abs(model.weights[0].numpy() - before)[:8].min() > 0
     np.testing.assert_array_equal(model.weights[0].numpy()[8:], before[8:])
-    if LEGACY:
-        model.save(tmp_path / "model", save_format="tf")
-    else:
-        model.export(tmp_path / "model", verbose=False)
-    graphs = (tmp_path / "model" / "saved_model.pb").read_bytes()
+    graphs = saved_graphs(model, tmp_path / "model")
     assert b"ResourceGather" in graphs
     assert b"TfCompemb" not in graphs
 
@@ -336,8 +312,7 @@ def test_xla_and_evaluation_read_by_tensorflows_op(
             loss = tf.reduce_sum(layer(ids, training=training))
         return tape.gradient(loss, table).values
 
-    function = tf.function(read, jit_compile=jit).get_concrete_function(tf.constant([1]))
-    types = {op.type for op in function.graph.get_operations()}
+    types = types_of_ops(tf.function(read, jit_compile=jit), tf.constant([1]))
     assert "ResourceGather" in types
     assert "TfCompemb>ReadRows" not in types
 

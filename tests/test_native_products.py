@@ -1,24 +1,20 @@
 """Products of rows read by the compiled kernels: vectors, gradients, refusals, what is saved."""
 
 import hashlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tf_compemb._keras import BACKEND, LEGACY, keras
+from tf_compemb._keras import BACKEND, keras
 
 if BACKEND != "tensorflow":
     pytest.skip("the kernels are TensorFlow's", allow_module_level=True)
 
 import tensorflow as tf
 from optimizer_training import make_optimizer, raw
-from runtime import randomize
+from runtime import printed_with_threads, randomize, saved_graphs, types_of_ops
 
 from tf_compemb import EmbeddingCollection, FullEmbedding, QREmbedding, native_kernels
 
@@ -79,10 +75,7 @@ METHODS = {
     "qr by 4": ("qr", {"collisions": 4}),
     "qr by 7": ("qr", {"collisions": 7}),
     "crt": ("compositional", {"partitions": 2, "family": "chinese_remainder"}),
-    "three digits": (
-        "compositional",
-        {"partitions": 3, "family": "mixed_radix"},
-    ),
+    "three digits": ("compositional", {"partitions": 3, "family": "mixed_radix"}),
 }
 
 
@@ -113,10 +106,6 @@ def batch(rows):
     return tf.constant(ids), tf.constant(rng.normal(size=(*ids.shape, 8)).astype("float32"))
 
 
-def ops_of(function, *args):
-    return {op.type for op in function.get_concrete_function(*args).graph.get_operations()}
-
-
 @compiled
 @pytest.mark.parametrize("rows", [0, 1, 5, 3000])  # The last in several blocks and parts.
 @pytest.mark.parametrize("small", [0, 100, 2048])
@@ -128,7 +117,7 @@ def test_vectors_and_gradients_are_those_of_tensorflows_ops(
     layer = collection(method)
     ids, upstream = batch(rows)
     vectors, gradients, types = trained(layer, ids, upstream)
-    assert "TfCompemb>ReadRowProducts" in ops_of(
+    assert "TfCompemb>ReadRowProducts" in types_of_ops(
         tf.function(lambda x: trained_vectors(layer, x)), ids
     )
     monkeypatch.setattr("tf_compemb.layers.fused.read_products", not_read)
@@ -154,7 +143,7 @@ def test_a_single_layer_reads_products_too(kernels, monkeypatch, operation, shap
     randomize(layer)
     ids = tf.constant(np.random.default_rng(0).integers(0, 3001, shape))
     upstream = tf.random.normal((*shape, 8), seed=1)
-    used = "TfCompemb>ReadRowProducts" in ops_of(
+    used = "TfCompemb>ReadRowProducts" in types_of_ops(
         tf.function(lambda x: trained_vectors(layer, x)), ids
     )
     assert used == (operation == "mult")
@@ -195,19 +184,8 @@ def digest_of_gradients():
 def test_every_bit_is_the_same_whatever_the_number_of_threads(kernels):
     expected = digest_of_gradients()
     assert digest_of_gradients() == expected
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_native_products as t; print(t.digest_of_gradients())"],
-        env={
-            **os.environ,
-            "TF_NUM_INTRAOP_THREADS": "7",
-            "PYTHONPATH": os.pathsep.join(["tests", "."]),
-        },
-        cwd=Path(__file__).resolve().parent.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == expected
+    script = "import test_native_products as t; print(t.digest_of_gradients())"
+    assert printed_with_threads(7, script) == expected
 
 
 @compiled
@@ -238,7 +216,7 @@ def test_evaluation_and_xla_read_by_tensorflows_ops(kernels, training, jit):
         with tf.GradientTape():
             return layer(ids, training=training)
 
-    types = ops_of(tf.function(read, jit_compile=jit), batch(3)[0])
+    types = types_of_ops(tf.function(read, jit_compile=jit), batch(3)[0])
     assert not any(name.startswith("TfCompemb") for name in types)
 
 
@@ -250,11 +228,11 @@ def test_predictions_in_inference_are_by_the_kernels(kernels, monkeypatch, metho
     expected = layer(ids)
     function = tf.function(lambda x: layer(x, training=False))
     with native_kernels.in_inference():
-        assert "TfCompemb>ReadRowProducts" in ops_of(function, ids)
+        assert "TfCompemb>ReadRowProducts" in types_of_ops(function, ids)
         np.testing.assert_array_equal(layer(ids), expected)
     np.testing.assert_array_equal(function(ids), expected)
     after = tf.function(lambda x: layer(x, training=False))
-    assert not any(name.startswith("TfCompemb") for name in ops_of(after, ids))
+    assert not any(name.startswith("TfCompemb") for name in types_of_ops(after, ids))
 
 
 @compiled
@@ -263,7 +241,7 @@ def test_a_large_table_is_read_by_the_kernels_in_inference(kernels, every_table_
     layer.build()
     function = tf.function(lambda x: layer(x))
     with native_kernels.in_inference():
-        types = ops_of(function, tf.constant([1, 49]))
+        types = types_of_ops(function, tf.constant([1, 49]))
     assert "TfCompemb>ReadRows" in types
     assert "ResourceGather" not in types
 
@@ -276,11 +254,7 @@ def test_what_is_saved_after_prediction_in_inference_needs_no_kernels(kernels, t
     with native_kernels.in_inference():
         predicted = model.predict(ids, verbose=0)
     np.testing.assert_array_equal(predicted, layer(ids))
-    if LEGACY:
-        model.save(tmp_path / "model", save_format="tf")
-    else:
-        model.export(tmp_path / "model", verbose=False)
-    assert b"TfCompemb" not in (tmp_path / "model" / "saved_model.pb").read_bytes()
+    assert b"TfCompemb" not in saved_graphs(model, tmp_path / "model")
 
 
 @compiled
@@ -290,11 +264,7 @@ def test_what_is_saved_after_training_needs_no_kernels(kernels, tmp_path):
     model.compile(make_optimizer("adagrad", 0.1), "mse")
     ids, target = batch(8)
     model.fit(ids, target, verbose=0)
-    if LEGACY:
-        model.save(tmp_path / "model", save_format="tf")
-    else:
-        model.export(tmp_path / "model", verbose=False)
-    assert b"TfCompemb" not in (tmp_path / "model" / "saved_model.pb").read_bytes()
+    assert b"TfCompemb" not in saved_graphs(model, tmp_path / "model")
 
 
 @compiled

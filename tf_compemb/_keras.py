@@ -323,16 +323,15 @@ def all_below(ids: Any, sizes: np.ndarray) -> Any:
     Without a sign a negative id is larger than any size; the largest id is found sooner than all
     are compared, and of 32 bits three times as soon as of 64.
     """
-    axes = None if sizes.ndim == 0 else list(range(len(ids.shape) - 1))
-    if ids.dtype != tf.int64 or sizes.max() >= 2**32:
+    axes = list(range(len(ids.shape) - sizes.ndim))
+    if ids.dtype == tf.int64 and sizes.max() < 2**32:
+        unsigned = tf.bitcast(ids, tf.uint32)  # (..., 2), in the machine's order
+        low_and_high = [sizes, np.ones_like(sizes)]
+        sizes = np.stack(low_and_high[:: 1 if sys.byteorder == "little" else -1], axis=-1)
+    else:
         unsigned = tf.bitcast(ids, tf.uint64 if ids.dtype == tf.int64 else tf.uint32)
-        largest = tf.reduce_max(unsigned, axis=axes)
-        return tf.reduce_all(largest < tf.constant(sizes, unsigned.dtype))
-    halves = tf.bitcast(ids, tf.uint32)  # (..., 2), in the machine's order
-    largest = tf.reduce_max(halves, axis=list(range(len(ids.shape))) if axes is None else axes)
-    low_and_high = [sizes, np.ones_like(sizes)]
-    limits = low_and_high if sys.byteorder == "little" else low_and_high[::-1]
-    return tf.reduce_all(largest < tf.constant(np.stack(limits, axis=-1), tf.uint32))
+    largest = tf.reduce_max(unsigned, axis=axes)
+    return tf.reduce_all(largest < tf.constant(sizes, unsigned.dtype))
 
 
 def raise_in_graph(valid: Any, message: str, ids: Any) -> Any:

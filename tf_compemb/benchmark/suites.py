@@ -176,11 +176,7 @@ def _kernels(quick: bool) -> Suite:
     for optimizer in _FUSED:  # Those that the kernels have.
         for rows, batch in _sizes(quick):
             common = {"rows": rows, "batch": batch, "dim": DIM, "optimizer": optimizer}
-            cases = [
-                Case(f"{method}, {engine}", engine, "step", {**common, "method": method})
-                for method in ("full", "qr", "crt")
-                for engine in ("without kernels", "with kernels")
-            ]
+            cases = _without_and_with_kernels("step", common, ("full", "qr", "crt"))
             cases += [peer for peer in _peers("step", common, optimizer) if peer.engine == "fbgemm"]
             limit = Case("limit: NumPy", "numpy", "step", common)
             bounds = [Bound("full, with kernels", "FBGEMM TBE", 1.2)]
@@ -198,17 +194,20 @@ def _kernels(quick: bool) -> Suite:
 
 def _lookup_by_kernels(rows: int, batch: int) -> Group:
     common = {"rows": rows, "batch": batch, "dim": DIM}
-    cases = [
-        Case(f"{method}, {engine}", engine, "lookup", {**common, "method": method})
-        for method in ("full", "hash", "qr", "crt")
+    compressed = ("hash", "qr", "crt")
+    cases = _without_and_with_kernels("lookup", common, ("full", *compressed))
+    bounds = [Bound(f"{method}, with kernels", "full, with kernels", 1.1) for method in compressed]
+    return Group(f"lookup, {rows:,} rows, batch {batch}", cases, cases[0].name, None, bounds)
+
+
+def _without_and_with_kernels(
+    task: str, common: dict[str, Any], methods: Sequence[str]
+) -> list[Case]:
+    return [
+        Case(f"{method}, {engine}", engine, task, {**common, "method": method})
+        for method in methods
         for engine in ("without kernels", "with kernels")
     ]
-    bounds = [
-        Bound(f"{method}, with kernels", "full, with kernels", 1.1)
-        for method in ("hash", "qr", "crt")
-    ]
-    name = f"lookup, {rows:,} rows, batch {batch}"
-    return Group(name, cases, cases[0].name, None, bounds)
 
 
 def _sizes(quick: bool) -> list[tuple[int, int]]:

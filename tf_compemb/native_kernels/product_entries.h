@@ -25,7 +25,7 @@ constexpr int64_t kIdsAhead = 16;
 constexpr int64_t kRowsInCache = 4096;
 
 struct Entry {
-  int64_t table;
+  int64_t field, table;
   int64_t column;  // among the entries of the table
 };
 
@@ -52,7 +52,7 @@ class Entries {
           table >= static_cast<int64_t>(rows_.size())) {
         return InvalidArgument("Entry ", e, " has a field or a table that is not there");
       }
-      entries_.push_back({table, of_tables_[table]++});
+      entries_.push_back({field, table, of_tables_[table]++});
       of_fields_[field].push_back(entries_.back());
     }
     for (const auto& entries : of_fields_) {

@@ -33,19 +33,19 @@ class ReadRowProductsOp : public OpKernel {
     std::vector<int64_t> divisors, moduli, offsets;
     OP_REQUIRES_OK(context, entries_.Read(context));
     OP_REQUIRES_OK(context, context->GetAttr("sizes", &sizes_));
-    OP_REQUIRES_OK(context, context->GetAttr("fields", &fields_));
     OP_REQUIRES_OK(context, context->GetAttr("divisors", &divisors));
     OP_REQUIRES_OK(context, context->GetAttr("moduli", &moduli));
     OP_REQUIRES_OK(context, context->GetAttr("offsets", &offsets));
-    const size_t count = fields_.size();
+    const size_t count = entries_.All().size();
     OP_REQUIRES(context,
                 divisors.size() == count && moduli.size() == count && offsets.size() == count &&
                     sizes_.size() == static_cast<size_t>(entries_.fields()),
                 InvalidArgument("There must be a divisor, a modulus and an offset for each of ",
                                 count, " entries, and a size for each field"));
     for (size_t e = 0; e < count; ++e) {
-      const DigitBounds bounds{sizes_[fields_[e]], divisors[e], moduli[e], offsets[e],
-                               entries_.rows()[entries_.All()[e].table]};
+      const Entry entry = entries_.All()[e];
+      const DigitBounds bounds{sizes_[entry.field], divisors[e], moduli[e], offsets[e],
+                               entries_.rows()[entry.table]};
       OP_REQUIRES(context, bounds.Hold(),
                   InvalidArgument("Entry ", e, " reaches beyond its table"));
       digits_.emplace_back(bounds);
@@ -104,11 +104,11 @@ class ReadRowProductsOp : public OpKernel {
     for (size_t e = 0; e < digits_.size(); ++e) {
       const Entry entry = entries_.All()[e];
       const Digit digit = digits_[e];
-      const int64_t field = fields_[e], columns = entries_.Count(entry.table);
+      const int64_t columns = entries_.Count(entry.table);
       int32_t* to = numbers[entry.table] + entry.column;
       for (int64_t b = begin; b < end; ++b) {
-        const Id id = ids[b * fields + field];
-        all_in_range &= IsInRange(id, field);
+        const Id id = ids[b * fields + entry.field];
+        all_in_range &= IsInRange(id, entry.field);
         to[b * columns] = digit.RowOf(id);
       }
     }
@@ -146,7 +146,7 @@ class ReadRowProductsOp : public OpKernel {
   }
 
   Entries entries_;
-  std::vector<int64_t> sizes_, fields_;
+  std::vector<int64_t> sizes_;
   std::vector<Digit> digits_;
 };
 

@@ -47,23 +47,13 @@ void ForRanges(tensorflow::OpKernelContext* context, int64_t count, const Work& 
       work);
 }
 
-// Calls `work(part)` for each part in [0, parts), on TensorFlow's own threads.
+// Calls `work(part)` for each part in [0, parts), each a range of its own for `ForRanges`.
 template <typename Work>
 void ForParts(tensorflow::OpKernelContext* context, int64_t parts, const Work& work) {
-  using tsl::thread::ThreadPool;
-  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
   const auto each = [&work](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) work(part);
   };
-  if (parts == 1 || threads.num_threads == 1) {
-    each(0, parts);
-    return;
-  }
-  threads.workers->ParallelFor(
-      parts,
-      ThreadPool::SchedulingParams(ThreadPool::SchedulingStrategy::kFixedBlockSize, std::nullopt,
-                                   1),
-      each);
+  ForRanges(context, parts, each, /*ids=*/kBlock);
 }
 
 }  // namespace tf_compemb
