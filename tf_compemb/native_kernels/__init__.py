@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
@@ -80,3 +80,15 @@ def kernels_for(table: Any, gradient: Any) -> Any:
     from tf_compemb.native_kernels.library import can_run_on, loaded
 
     return loaded() if gradient.dtype == tf.float32 and can_run_on(table) else None
+
+
+def product_gradients(gradients_and_variables: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """The `updating.ProductGradient`s that the kernels can apply without writing them.
+
+    Args:
+        gradients_and_variables: Pairs of a gradient, or None, and a `tf.Variable`.
+    """
+    from tf_compemb.native_kernels import updating
+    from tf_compemb.native_kernels.library import loaded
+
+    return [] if loaded() is None else updating.product_gradients(gradients_and_variables)

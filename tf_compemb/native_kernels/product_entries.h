@@ -8,11 +8,13 @@
 #ifndef TF_COMPEMB_PRODUCT_ENTRIES_H_
 #define TF_COMPEMB_PRODUCT_ENTRIES_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
 #include <vector>
 
+#include "digits.h"
 #include "rows.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
@@ -26,7 +28,8 @@ constexpr int64_t kRowsInCache = 4096;
 
 struct Entry {
   int64_t field, table;
-  int64_t column;  // among the entries of the table
+  int64_t column;    // among the entries of the table
+  int64_t position;  // among all
 };
 
 // Which entries a field has, and how many a table, from the op's attributes.
@@ -52,7 +55,7 @@ class Entries {
           table >= static_cast<int64_t>(rows_.size())) {
         return InvalidArgument("Entry ", e, " has a field or a table that is not there");
       }
-      entries_.push_back({field, table, of_tables_[table]++});
+      entries_.push_back({field, table, of_tables_[table]++, static_cast<int64_t>(e)});
       of_fields_[field].push_back(entries_.back());
     }
     for (const auto& entries : of_fields_) {
@@ -75,6 +78,32 @@ class Entries {
   std::vector<int64_t> of_tables_, rows_;
   int64_t width_;
 };
+
+// Which digit of the ids each entry's row numbers are, from the op's attributes.
+inline tensorflow::Status ReadBounds(tensorflow::OpKernelConstruction* context,
+                                     const Entries& entries, std::vector<DigitBounds>* bounds) {
+  using tensorflow::errors::InvalidArgument;
+  std::vector<int64_t> sizes, divisors, moduli, offsets;
+  TF_RETURN_IF_ERROR(context->GetAttr("sizes", &sizes));
+  TF_RETURN_IF_ERROR(context->GetAttr("divisors", &divisors));
+  TF_RETURN_IF_ERROR(context->GetAttr("moduli", &moduli));
+  TF_RETURN_IF_ERROR(context->GetAttr("offsets", &offsets));
+  const size_t count = entries.All().size();
+  if (divisors.size() != count || moduli.size() != count || offsets.size() != count ||
+      sizes.size() != static_cast<size_t>(entries.fields())) {
+    return InvalidArgument("There must be a divisor, a modulus and an offset for each of ", count,
+                           " entries, and a size for each field");
+  }
+  for (size_t e = 0; e < count; ++e) {
+    const Entry& entry = entries.All()[e];
+    bounds->push_back({sizes[entry.field], divisors[e], moduli[e], offsets[e],
+                       entries.rows()[entry.table]});
+    if (!bounds->back().Hold()) {
+      return InvalidArgument("Entry ", e, " reaches beyond its table");
+    }
+  }
+  return tensorflow::OkStatus();
+}
 
 // The tables of an op's inputs, held for reading while this lives.
 class HeldTables {
@@ -105,6 +134,44 @@ class HeldTables {
  private:
   std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables_;
   std::vector<std::unique_ptr<tensorflow::tf_shared_lock>> locks_;
+};
+
+// What an op of gradients is given: the row numbers that were read, and the gradient of the vectors.
+class Upstream {
+ public:
+  tensorflow::Status Read(tensorflow::OpKernelContext* context, const Entries& entries) {
+    using tensorflow::TensorShape;
+    using tensorflow::errors::InvalidArgument;
+    const tensorflow::Tensor* upstream = nullptr;
+    tensorflow::OpInputList inputs;
+    TF_RETURN_IF_ERROR(context->input("upstream", &upstream));
+    TF_RETURN_IF_ERROR(context->input_list("row_numbers", &inputs));
+    const int64_t fields = entries.fields(), width = entries.width();
+    batch_ = upstream->dims() == 3 ? upstream->dim_size(0) : 0;
+    if (upstream->shape() != TensorShape({batch_, fields, width})) {
+      return InvalidArgument("The gradient of the vectors must be of shape (batch, ", fields, ", ",
+                             width, "), not ", upstream->shape().DebugString());
+    }
+    values_ = upstream->flat<float>().data();
+    for (int t = 0; t < inputs.size(); ++t) {
+      if (inputs[t].shape() != TensorShape({batch_, entries.Count(t)})) {
+        return InvalidArgument("Row numbers of table ", t, " must be of shape (", batch_, ", ",
+                               entries.Count(t), "), not ", inputs[t].shape().DebugString());
+      }
+      numbers_.push_back(inputs[t].flat<int32_t>().data());
+    }
+    return tensorflow::OkStatus();
+  }
+
+  int64_t batch() const { return batch_; }
+  const float* values() const { return values_; }
+  // Row numbers of each table.
+  const std::vector<const int32_t*>& numbers() const { return numbers_; }
+
+ private:
+  int64_t batch_ = 0;
+  const float* values_ = nullptr;
+  std::vector<const int32_t*> numbers_;
 };
 
 // The rows of one entry: those of a table that its column of row numbers says.
@@ -182,7 +249,12 @@ inline void Multiply(const float* x, const float* y, int64_t width, float* to) {
   for (int64_t j = 0; j < width; ++j) to[j] = x[j] * y[j];
 }
 
-// What the ops of both files say of their entries.
+inline void MultiplyAdd(const float* x, const float* y, int64_t width, float* to) {
+#pragma omp simd
+  for (int64_t j = 0; j < width; ++j) to[j] += x[j] * y[j];
+}
+
+// What all ops of products say of their entries.
 #define TF_COMPEMB_PRODUCT_ENTRIES   \
   Attr("N: int >= 1")                \
       .Attr("rows: list(int)")       \
@@ -190,6 +262,12 @@ inline void Multiply(const float* x, const float* y, int64_t width, float* to) {
       .Attr("num_fields: int >= 1")  \
       .Attr("fields: list(int)")     \
       .Attr("tables_of_entries: list(int)")
+
+#define TF_COMPEMB_PRODUCT_DIGITS  \
+  Attr("sizes: list(int)")         \
+      .Attr("divisors: list(int)") \
+      .Attr("moduli: list(int)")   \
+      .Attr("offsets: list(int)")
 
 }  // namespace tf_compemb
 

@@ -20,8 +20,12 @@ from tf_compemb.storage import small_table
 if TYPE_CHECKING:
     from tf_compemb.layers.field_digits import FieldDigits
 
-# What both ops of products say of the tables and who reads them.
-_ENTRIES = ("rows", "width", "num_fields", "fields", "tables_of_entries")
+# The ops that read products, and that write the gradients of their tables.
+PRODUCTS, GRADIENTS_OF_PRODUCTS = "TfCompemb>ReadRowProducts", "TfCompemb>RowProductGradients"
+# What all ops of products say of the tables and who reads them.
+ENTRIES = ("rows", "width", "num_fields", "fields", "tables_of_entries")
+# What the row numbers are, for the ops that need to know.
+DIGITS = ("sizes", "divisors", "moduli", "offsets")
 
 try:
     from tensorflow.python.eager.record import could_possibly_record
@@ -106,19 +110,19 @@ def _register_gradients() -> None:
     @tf.RegisterGradient("TfCompemb>ReadRows")
     def gradient_of_rows(op: Any, upstream: Any) -> tuple[Any, None]:
         rows, width = op.get_attr("rows"), op.get_attr("width")
-        return _slices(upstream, op.inputs[1], rows, width), None
+        return _slices(_rows(upstream, width), op.inputs[1], rows, width), None
 
-    @tf.RegisterGradient("TfCompemb>ReadRowProducts")
+    @tf.RegisterGradient(PRODUCTS)
     def gradients_of_products(op: Any, upstream: Any, *_: Any) -> list[Any]:
         rows, width = op.get_attr("rows"), op.get_attr("width")
         dense = [count <= small_table.SMALL_TABLE for count in rows]
         if len(rows) == 1 and not dense[0]:
-            return [_slices(upstream, op.outputs[1], rows[0], width), None]
+            return [_slices(_rows(upstream, width), op.outputs[1], rows[0], width), None]
         gradients = loaded().tf_compemb_row_product_gradients(
             list(op.inputs[: len(rows)]),
             list(op.outputs[1:]),
             upstream,
-            **{name: op.get_attr(name) for name in _ENTRIES},
+            **{name: op.get_attr(name) for name in ENTRIES},
             dense=dense,
         )
         parts = zip(gradients, dense, op.outputs[1:], rows, strict=True)
@@ -128,6 +132,10 @@ def _register_gradients() -> None:
         ]
 
 
+def _rows(values: Any, width: int) -> Any:
+    return tf.reshape(values, (-1, width))
+
+
 def _slices(values: Any, numbers: Any, rows: int, width: int) -> tf.IndexedSlices:
-    values, numbers = tf.reshape(values, (-1, width)), tf.reshape(numbers, (-1,))
+    numbers = tf.reshape(numbers, (-1,))
     return tf.IndexedSlices(values, numbers, tf.constant([rows, width]))

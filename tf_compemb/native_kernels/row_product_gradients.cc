@@ -15,7 +15,6 @@
 namespace tf_compemb {
 namespace {
 
-using tensorflow::OpInputList;
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
@@ -47,20 +46,16 @@ class RowProductGradientsOp : public OpKernel {
   }
 
   void Compute(OpKernelContext* context) override {
+    if (!IsWanted(context)) return;
     HeldTables held;
     OP_REQUIRES_OK(context, held.Hold(context, entries_));
-    const Tensor* upstream = nullptr;
-    OP_REQUIRES_OK(context, context->input("upstream", &upstream));
-    const int64_t fields = entries_.fields(), width = entries_.width();
-    const int64_t batch = upstream->dims() == 3 ? upstream->dim_size(0) : 0;
-    OP_REQUIRES(context, upstream->shape() == TensorShape({batch, fields, width}),
-                InvalidArgument("The gradient of the vectors must be of shape (batch, ", fields,
-                                ", ", width, "), not ", upstream->shape().DebugString()));
-    std::vector<const int32_t*> numbers;
+    Upstream upstream;
+    OP_REQUIRES_OK(context, upstream.Read(context, entries_));
+    OP_REQUIRES_OK(context, Check(upstream));
+    const int64_t fields = entries_.fields(), width = entries_.width(), batch = upstream.batch();
     std::vector<float*> gradients;
-    OP_REQUIRES_OK(context, Inputs(context, batch, &numbers));
     OP_REQUIRES_OK(context, Outputs(context, batch, &gradients));
-    const Factors factors(entries_, held, numbers);
+    const Factors factors(entries_, held, upstream.numbers());
     const int64_t parts = Parts(batch * fields), part_size = dense_rows_ * width;
     Tensor sums;
     OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
@@ -71,7 +66,7 @@ class RowProductGradientsOp : public OpKernel {
       std::fill_n(own, part_size, 0.0f);
       const std::vector<Target> targets = Targets(gradients, own);
       WithConstant(width, [&](auto constant) {
-        Differentiate<constant.value>(factors, upstream->flat<float>().data(),
+        Differentiate<constant.value>(factors, upstream.values(),
                                       batch * part / parts, batch * (part + 1) / parts, targets);
       });
     });
@@ -83,29 +78,28 @@ class RowProductGradientsOp : public OpKernel {
   }
 
  private:
-  Status Inputs(OpKernelContext* context, int64_t batch,
-                std::vector<const int32_t*>* numbers) const {
-    OpInputList inputs;
-    TF_RETURN_IF_ERROR(context->input_list("row_numbers", &inputs));
-    for (int t = 0; t < inputs.size(); ++t) {
-      const int64_t columns = entries_.Count(t), rows = entries_.rows()[t];
-      const int32_t* values = inputs[t].flat<int32_t>().data();
-      if (inputs[t].shape() != TensorShape({batch, columns}) ||
-          !AllBelow(rows, values, batch * columns)) {
-        return InvalidArgument("Row numbers of table ", t, " must be of shape (", batch, ", ",
-                               columns, ") and in [0, ", rows, ")");
-      }
-      numbers->push_back(values);
+  // Not where the gradients are applied without being written.
+  static bool IsWanted(OpKernelContext* context) {
+    for (int t = 0; t < context->num_outputs(); ++t) {
+      if (context->output_required(t)) return true;
     }
-    return tensorflow::OkStatus();
+    return false;
   }
 
-  static bool AllBelow(int64_t rows, const int32_t* numbers, int64_t count) {
-    bool all = true;
-    for (int64_t i = 0; i < count; ++i) {
-      all &= static_cast<uint32_t>(numbers[i]) < static_cast<uint32_t>(rows);
+  Status Check(const Upstream& upstream) const {
+    const std::vector<int64_t>& rows = entries_.rows();
+    for (size_t t = 0; t < rows.size(); ++t) {
+      const int64_t count = upstream.batch() * entries_.Count(t);
+      uint32_t largest = 0;  // Negative numbers are larger than all others then.
+#pragma omp simd reduction(max : largest)
+      for (int64_t i = 0; i < count; ++i) {
+        largest = std::max(largest, static_cast<uint32_t>(upstream.numbers()[t][i]));
+      }
+      if (count > 0 && largest >= static_cast<uint32_t>(rows[t])) {
+        return InvalidArgument("Row numbers of table ", t, " must be in [0, ", rows[t], ")");
+      }
     }
-    return all;
+    return tensorflow::OkStatus();
   }
 
   Status Outputs(OpKernelContext* context, int64_t batch, std::vector<float*>* gradients) const {

@@ -30,26 +30,11 @@ template <typename Id>
 class ReadRowProductsOp : public OpKernel {
  public:
   explicit ReadRowProductsOp(OpKernelConstruction* context) : OpKernel(context) {
-    std::vector<int64_t> divisors, moduli, offsets;
+    std::vector<DigitBounds> bounds;
     OP_REQUIRES_OK(context, entries_.Read(context));
+    OP_REQUIRES_OK(context, ReadBounds(context, entries_, &bounds));
     OP_REQUIRES_OK(context, context->GetAttr("sizes", &sizes_));
-    OP_REQUIRES_OK(context, context->GetAttr("divisors", &divisors));
-    OP_REQUIRES_OK(context, context->GetAttr("moduli", &moduli));
-    OP_REQUIRES_OK(context, context->GetAttr("offsets", &offsets));
-    const size_t count = entries_.All().size();
-    OP_REQUIRES(context,
-                divisors.size() == count && moduli.size() == count && offsets.size() == count &&
-                    sizes_.size() == static_cast<size_t>(entries_.fields()),
-                InvalidArgument("There must be a divisor, a modulus and an offset for each of ",
-                                count, " entries, and a size for each field"));
-    for (size_t e = 0; e < count; ++e) {
-      const Entry entry = entries_.All()[e];
-      const DigitBounds bounds{sizes_[entry.field], divisors[e], moduli[e], offsets[e],
-                               entries_.rows()[entry.table]};
-      OP_REQUIRES(context, bounds.Hold(),
-                  InvalidArgument("Entry ", e, " reaches beyond its table"));
-      digits_.emplace_back(bounds);
-    }
+    for (const DigitBounds& of_entry : bounds) digits_.emplace_back(of_entry);
   }
 
   void Compute(OpKernelContext* context) override {
@@ -176,10 +161,7 @@ REGISTER_OP("TfCompemb>ReadRowProducts")
     .Input("ids: Id")
     .Output("vectors: float")
     .Output("row_numbers: N * int32")
-    .TF_COMPEMB_PRODUCT_ENTRIES.Attr("sizes: list(int)")
-    .Attr("divisors: list(int)")
-    .Attr("moduli: list(int)")
-    .Attr("offsets: list(int)")
+    .TF_COMPEMB_PRODUCT_ENTRIES.TF_COMPEMB_PRODUCT_DIGITS
     .Attr("Id: {int32, int64}")
     .SetShapeFn(VectorShapes);
 

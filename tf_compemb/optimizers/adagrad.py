@@ -75,6 +75,18 @@ class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-
             epsilon=self.epsilon,
         )
 
+    def update_product_natively(self, product: Any, learning_rate: Any) -> None:
+        """Accumulates and moves the rows of all tables of a product."""
+        product.kernels.tf_compemb_adagrad_row_products(
+            product.handles,
+            [self.slot(self._accumulators, variable).handle for variable in product.variables],
+            product.row_numbers,
+            product.upstream,
+            learning_rate,
+            **product.entries,
+            epsilon=self.epsilon,
+        )
+
     def accumulated(self, gradient: Any, variable: Any) -> Any:
         """What a gradient adds to its rows of the accumulator."""
         return tf.square(gradient)

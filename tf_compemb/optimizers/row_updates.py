@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, add_slices
-from tf_compemb.native_kernels import kernels_for
+from tf_compemb.native_kernels import kernels_for, product_gradients
 from tf_compemb.storage.row_constraint import taken_constraint
 
 if BACKEND == "tensorflow":
@@ -135,6 +135,36 @@ class RowUpdates:
             if constraint is not None:
                 variable.assign(constraint(variable))
 
+    def _internal_apply_gradients(self, grads_and_vars: Any) -> Any:
+        """Updates all variables; tf_keras calls this."""
+        left = self._update_products(grads_and_vars, None)
+        return super()._internal_apply_gradients(left)  # type: ignore[misc]
+
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        """Updates all variables; Keras 3 calls this."""
+        pairs = zip(grads, trainable_variables, strict=True)
+        left = self._update_products(list(pairs), learning_rate)
+        grads, variables = [g for g, _ in left], [v for _, v in left]
+        super()._backend_update_step(grads, variables, learning_rate)  # type: ignore[misc]
+
+    def _update_products(self, grads_and_vars: Any, learning_rate: Any) -> list[Any]:
+        """Updates tables of products at once where the kernels do; returns the other pairs."""
+        if BACKEND != "tensorflow" or not self.has_native_update:
+            return grads_and_vars
+        pairs = [(g, v if LEGACY else getattr(v, "value", v)) for g, v in grads_and_vars]
+        free = [(g, v) for g, v in pairs if self.constraint_of(v) is None]
+        updated = set()
+        for product in product_gradients(free):
+            rate = tf.cast(self._rate(learning_rate), product.upstream.dtype)
+            self.update_product_natively(product, rate)
+            updated.update(variable.ref() for variable in product.variables)
+        return [
+            pair for pair, (_, v) in zip(grads_and_vars, pairs, strict=True)
+            if v.ref() not in updated
+        ]
+
     def constraint_of(self, variable: Any) -> Any:
         """The constraint under which rows of a variable are written, or None."""
         constraints = self._row_constraints
@@ -162,6 +192,13 @@ class RowUpdates:
         self, kernels: Any, variable: Any, gradient: Any, learning_rate: Any
     ) -> None:
         """Updates the rows of a `tf.IndexedSlices` by the compiled kernels, duplicates and all.
+
+        For those that have it (`has_native_update`); the same numbers as `update_rows`.
+        """
+        raise NotImplementedError
+
+    def update_product_natively(self, product: Any, learning_rate: Any) -> None:
+        """Updates the tables of a `ProductGradient` by the compiled kernels, in one op.
 
         For those that have it (`has_native_update`); the same numbers as `update_rows`.
         """

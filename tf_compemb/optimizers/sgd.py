@@ -68,3 +68,13 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc, name-defined]
         kernels.tf_compemb_sgd_rows(
             variable.handle, gradient.indices, gradient.values, learning_rate
         )
+
+    def update_product_natively(self, product: Any, learning_rate: Any) -> None:
+        """Moves the rows of all tables of a product."""
+        product.kernels.tf_compemb_sgd_row_products(
+            product.handles,
+            product.row_numbers,
+            product.upstream,
+            learning_rate,
+            **product.entries,
+        )
