@@ -14,6 +14,7 @@ if BACKEND != "tensorflow":
 
 import tensorflow as tf
 from optimizer_training import make_optimizer, raw
+from product_entries import attributes_of
 from runtime import printed_with_threads, randomize, saved_graphs, types_of_ops
 
 from tf_compemb import EmbeddingCollection, FullEmbedding, QREmbedding, native_kernels
@@ -24,19 +25,9 @@ SIZES = [43, 17, 3001, 653, 9, 2, 371]
 
 
 def products(kernels, tables, ids, entries, **changed):
-    """Vectors and row numbers of `entries`: (field, table, divisor, modulus, offset) of each."""
-    fields, of, divisors, moduli, offsets = map(list, zip(*entries, strict=True))
-    said = {
-        "rows": [len(table) for table in tables],
-        "width": tables[0].shape[1],
-        "num_fields": ids.shape[1],
-        "fields": fields,
-        "tables_of_entries": of,
-        "sizes": [int(ids[:, f].max(initial=0)) + 1 for f in range(ids.shape[1])],
-        "divisors": divisors,
-        "moduli": moduli,
-        "offsets": offsets,
-    }
+    """Vectors and row numbers of `entries`, which are as in `attributes_of`."""
+    sizes = [int(ids[:, f].max(initial=0)) + 1 for f in range(ids.shape[1])]
+    said = attributes_of(tables, sizes, entries)
     variables = [tf.Variable(table) for table in tables]
     handles = [variable.handle for variable in variables]
     return kernels.tf_compemb_read_row_products(handles, ids, **{**said, **changed})
@@ -310,9 +301,9 @@ def test_attributes_that_would_read_beyond_a_table_are_refused(kernels, changed,
 @pytest.mark.parametrize(
     ("numbers", "upstream", "message"),
     [
-        ([[6, 0]], (1, 2, 2), r"Row numbers of table 0 must be of shape \(1, 2\) and in \[0, 6\)"),
+        ([[6, 0]], (1, 2, 2), r"Row numbers of table 0 must be in \[0, 6\)"),
         ([[-1, 0]], (1, 2, 2), r"in \[0, 6\)"),
-        ([[0, 0]], (2, 2, 2), r"must be of shape \(2, 2\)"),
+        ([[0, 0]], (2, 2, 2), r"numbers of table 0 must be of shape \(2, 2\), not \[1,2\]"),
         ([[0, 0]], (1, 2, 3), r"must be of shape \(batch, 2, 2\), not \[1,2,3\]"),
         ([[0, 0]], (), r"must be of shape \(batch, 2, 2\), not \[\]"),
     ],

@@ -66,7 +66,7 @@ def product_gradients(
 
 
 def _source(gradient: Any) -> tuple[Any, Any, int] | None:
-    """Of a gradient as it was taken: the lookup's op, the vectors' gradient, which table's it is."""
+    """Of a gradient as it was taken: the lookup's op, the vectors' gradient, the table's place."""
     is_sparse = isinstance(gradient, tf.IndexedSlices)
     values = _origin(gradient.values if is_sparse else gradient)
     numbers = _origin(gradient.indices) if is_sparse else None

@@ -155,13 +155,14 @@ class RowUpdates:
             return grads_and_vars
         pairs = [(g, v if LEGACY else getattr(v, "value", v)) for g, v in grads_and_vars]
         free = [(g, v) for g, v in pairs if self.constraint_of(v) is None]
-        updated = set()
+        updated: set[Any] = set()
         for product in product_gradients(free):
             rate = tf.cast(self._rate(learning_rate), product.upstream.dtype)
             self.update_product_natively(product, rate)
             updated.update(variable.ref() for variable in product.variables)
         return [
-            pair for pair, (_, v) in zip(grads_and_vars, pairs, strict=True)
+            pair
+            for pair, (_, v) in zip(grads_and_vars, pairs, strict=True)
             if v.ref() not in updated
         ]
 
