@@ -176,13 +176,17 @@ def _kernels(quick: bool) -> Suite:
     for optimizer in _FUSED:  # Those that the kernels have.
         for rows, batch in _sizes(quick):
             common = {"rows": rows, "batch": batch, "dim": DIM, "optimizer": optimizer}
-            cases = _without_and_with_kernels("step", common, ("full", "qr", "crt"))
+            cases, bounds = _without_and_with_kernels("step", common)
             cases += [peer for peer in _peers("step", common, optimizer) if peer.engine == "fbgemm"]
             limit = Case("limit: NumPy", "numpy", "step", common)
-            bounds = [Bound("full, with kernels", "FBGEMM TBE", 1.2)]
+            bounds.append(Bound("full, with kernels", "FBGEMM TBE", 1.2))
             name = f"{optimizer}, {rows:,} rows, batch {batch}"
             groups.append(Group(name, [*cases, limit], cases[0].name, limit.name, bounds))
-    groups += [_lookup_by_kernels(rows, batch) for rows, batch in _sizes(quick)]
+    for rows, batch in _sizes(quick):
+        common = {"rows": rows, "batch": batch, "dim": DIM}
+        cases, bounds = _without_and_with_kernels("lookup", common)
+        name = f"lookup, {rows:,} rows, batch {batch}"
+        groups.append(Group(name, cases, cases[0].name, None, bounds))
     return Suite(
         "kernels",
         "Embeddings with the compiled kernels and without",
@@ -192,22 +196,16 @@ def _kernels(quick: bool) -> Suite:
     )
 
 
-def _lookup_by_kernels(rows: int, batch: int) -> Group:
-    common = {"rows": rows, "batch": batch, "dim": DIM}
+def _without_and_with_kernels(task: str, common: dict[str, Any]) -> tuple[list[Case], list[Bound]]:
+    """With them, compressed tables are compared with full ones."""
     compressed = ("hash", "qr", "crt")
-    cases = _without_and_with_kernels("lookup", common, ("full", *compressed))
-    bounds = [Bound(f"{method}, with kernels", "full, with kernels", 1.1) for method in compressed]
-    return Group(f"lookup, {rows:,} rows, batch {batch}", cases, cases[0].name, None, bounds)
-
-
-def _without_and_with_kernels(
-    task: str, common: dict[str, Any], methods: Sequence[str]
-) -> list[Case]:
-    return [
+    cases = [
         Case(f"{method}, {engine}", engine, task, {**common, "method": method})
-        for method in methods
+        for method in ("full", *compressed)
         for engine in ("without kernels", "with kernels")
     ]
+    names = [f"{method}, with kernels" for method in compressed]
+    return cases, [Bound(name, "full, with kernels", 1.1) for name in names]
 
 
 def _sizes(quick: bool) -> list[tuple[int, int]]:
