@@ -1,9 +1,12 @@
-// A digit of an id, as a row number.
+// Digits of ids, as row numbers.
 
 #ifndef TF_COMPEMB_DIGITS_H_
 #define TF_COMPEMB_DIGITS_H_
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace tf_compemb {
 
@@ -29,43 +32,53 @@ struct DigitBounds {
 
 // Division of numbers below 2^31 by a multiplication: exact with the first 31 bits of the
 // divisor's inverse, rounded up (Granlund and Montgomery, 1994, theorem 4.2).
-class Divisor {
- public:
-  explicit Divisor(int64_t divisor) {
-    while (int64_t{1} << (shift_ - 31) < divisor) ++shift_;
-    factor_ = ((uint64_t{1} << shift_) + divisor - 1) / divisor;
+struct Inverse {
+  explicit Inverse(int64_t divisor) {
+    // Numbers are below 2^31, so a larger divisor has the quotient 0 as 2^31 has.
+    divisor = std::min(divisor, int64_t{1} << 31);
+    while (int64_t{1} << (shift - 31) < divisor) ++shift;
+    factor = static_cast<uint32_t>(((uint64_t{1} << shift) + divisor - 1) / divisor);
   }
 
-  uint64_t Quotient(uint64_t number) const { return number * factor_ >> shift_; }
-
- private:
-  uint64_t factor_;
-  int shift_ = 31;
+  uint32_t factor, shift = 31;
 };
 
-class Digit {
- public:
-  explicit Digit(const DigitBounds& bounds)
-      : divisor_(Bounded(bounds.divisor)),
-        modulus_divisor_(Bounded(bounds.modulus)),
-        // Without a modulus to subtract where no quotient reaches it.
-        modulus_(bounds.Largest() + 1 < bounds.modulus ? 0 : Bounded(bounds.modulus)),
-        offset_(bounds.offset) {}
+inline uint32_t Quotient(uint32_t number, uint32_t factor, uint32_t shift) {
+  return static_cast<uint32_t>(uint64_t{number} * factor >> shift);
+}
 
-  int32_t RowOf(int64_t id) const {
-    const uint64_t quotient = divisor_.Quotient(static_cast<uint64_t>(id));
-    const uint64_t digit = quotient - modulus_divisor_.Quotient(quotient) * modulus_;
-    return static_cast<int32_t>(digit + offset_);
+// The digits of a batch's ids that are the row numbers of a table, in arrays, so that a processor
+// computes several at a time.
+class Digits {
+ public:
+  // A further column of row numbers, of the ids of `field`.
+  void Add(int64_t field, const DigitBounds& bounds) {
+    const Inverse divisor(bounds.divisor), modulus(bounds.modulus);
+    fields_.push_back(field);
+    factors_.push_back(divisor.factor);
+    shifts_.push_back(divisor.shift);
+    modulus_factors_.push_back(modulus.factor);
+    modulus_shifts_.push_back(modulus.shift);
+    // Nothing is subtracted where no quotient reaches the modulus.
+    moduli_.push_back(bounds.Largest() + 1 < bounds.modulus ? 0 : bounds.modulus);
+    offsets_.push_back(bounds.offset);
+  }
+
+  // The row numbers of one row of ids, which are in range.
+  template <typename Id>
+  void RowsOf(const Id* ids, int32_t* rows) const {
+#pragma omp simd
+    for (size_t i = 0; i < fields_.size(); ++i) {
+      const uint32_t id = static_cast<uint32_t>(ids[fields_[i]]);
+      const uint32_t quotient = Quotient(id, factors_[i], shifts_[i]);
+      const uint32_t above = Quotient(quotient, modulus_factors_[i], modulus_shifts_[i]);
+      rows[i] = static_cast<int32_t>(quotient - above * moduli_[i] + offsets_[i]);
+    }
   }
 
  private:
-  // Ids are below 2^31, so a larger divisor has the quotient 0 as 2^31 has.
-  static int64_t Bounded(int64_t divisor) {
-    return divisor < int64_t{1} << 31 ? divisor : int64_t{1} << 31;
-  }
-
-  Divisor divisor_, modulus_divisor_;
-  uint64_t modulus_, offset_;
+  std::vector<uint32_t> fields_, factors_, shifts_, modulus_factors_, modulus_shifts_, moduli_,
+      offsets_;
 };
 
 }  // namespace tf_compemb

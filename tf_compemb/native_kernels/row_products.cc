@@ -34,7 +34,10 @@ class ReadRowProductsOp : public OpKernel {
     OP_REQUIRES_OK(context, entries_.Read(context));
     OP_REQUIRES_OK(context, ReadBounds(context, entries_, &bounds));
     OP_REQUIRES_OK(context, context->GetAttr("sizes", &sizes_));
-    for (const DigitBounds& of_entry : bounds) digits_.emplace_back(of_entry);
+    digits_.resize(entries_.rows().size());
+    for (const Entry& entry : entries_.All()) {
+      digits_[entry.table].Add(entry.field, bounds[entry.position]);
+    }
   }
 
   void Compute(OpKernelContext* context) override {
@@ -86,15 +89,11 @@ class ReadRowProductsOp : public OpKernel {
               const std::vector<int32_t*>& numbers) const {
     const int64_t fields = sizes_.size();
     bool all_in_range = true;
-    for (size_t e = 0; e < digits_.size(); ++e) {
-      const Entry entry = entries_.All()[e];
-      const Digit digit = digits_[e];
-      const int64_t columns = entries_.Count(entry.table);
-      int32_t* to = numbers[entry.table] + entry.column;
-      for (int64_t b = begin; b < end; ++b) {
-        const Id id = ids[b * fields + entry.field];
-        all_in_range &= IsInRange(id, entry.field);
-        to[b * columns] = digit.RowOf(id);
+    for (int64_t b = begin; b < end; ++b) {
+      const Id* of_row = ids + b * fields;
+      for (int64_t f = 0; f < fields; ++f) all_in_range &= IsInRange(of_row[f], f);
+      for (size_t t = 0; t < digits_.size(); ++t) {
+        digits_[t].RowsOf(of_row, numbers[t] + b * entries_.Count(t));
       }
     }
     return all_in_range;
@@ -132,7 +131,7 @@ class ReadRowProductsOp : public OpKernel {
 
   Entries entries_;
   std::vector<int64_t> sizes_;
-  std::vector<Digit> digits_;
+  std::vector<Digits> digits_;  // of each table
 };
 
 Status VectorShapes(InferenceContext* context) {
