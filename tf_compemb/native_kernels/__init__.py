@@ -3,9 +3,9 @@
 `python -m tf_compemb.native_kernels` compiles them against the installed TensorFlow. From then on
 `SGD`, `Adagrad` and `RowWiseAdagrad` update float32 tables by them, and layers in training read
 large tables by them; an `EmbeddingCollection` whose vectors are rows or products of rows (full,
-hash, quotient-remainder, partitions) is read in one pass. Without them the same numbers come from
-TensorFlow's own ops, in more time. `TF_COMPEMB_NATIVE_KERNELS=0` in the environment leaves them
-out.
+hash, quotient-remainder, partitions) is read in one pass and updated in another. Without them the
+same numbers come from TensorFlow's own ops, in more time. `TF_COMPEMB_NATIVE_KERNELS=0` in the
+environment leaves them out.
 """
 
 from __future__ import annotations
