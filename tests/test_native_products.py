@@ -14,14 +14,14 @@ if BACKEND != "tensorflow":
 
 import tensorflow as tf
 from optimizer_training import make_optimizer, raw
+from product_collections import METHODS, SIZES, batch, collection
 from product_entries import attributes_of
 from runtime import printed_with_threads, randomize, saved_graphs, types_of_ops
 
-from tf_compemb import EmbeddingCollection, FullEmbedding, QREmbedding, native_kernels
+from tf_compemb import FullEmbedding, QREmbedding, native_kernels
 
 compiled = pytest.mark.slow  # compiling takes a minute
 FIXTURE = [HealthCheck.function_scoped_fixture]  # `kernels` is the same in every example
-SIZES = [43, 17, 3001, 653, 9, 2, 371]
 
 
 def products(kernels, tables, ids, entries, **changed):
@@ -60,24 +60,6 @@ def test_row_numbers_are_digits_of_any_id(kernels, ids, divisor, modulus, id_typ
     np.testing.assert_array_equal(numbers[0], ids.astype("int64") // divisor % modulus + 2)
 
 
-METHODS = {
-    "full": ("full", {}),
-    "hash": ("hash", {"collisions": 4}),
-    "qr by 4": ("qr", {"collisions": 4}),
-    "qr by 7": ("qr", {"collisions": 7}),
-    "crt": ("compositional", {"partitions": 2, "family": "chinese_remainder"}),
-    "three digits": ("compositional", {"partitions": 3, "family": "mixed_radix"}),
-}
-
-
-def collection(method, seed=0):
-    name, options = METHODS[method]
-    layer = EmbeddingCollection(SIZES, 8, name, options=options)
-    layer.build()
-    randomize(layer, seed)
-    return layer
-
-
 def trained(layer, ids, upstream):
     """Vectors, and the gradients of the variables as arrays and by their types."""
     variables = [raw(v) for v in layer.trainable_variables]
@@ -89,12 +71,6 @@ def trained(layer, ids, upstream):
 
 def not_read(*_):
     """In place of `read_products`."""
-
-
-def batch(rows):
-    rng = np.random.default_rng(rows)
-    ids = np.stack([rng.integers(0, size, rows) for size in SIZES], axis=1)
-    return tf.constant(ids), tf.constant(rng.normal(size=(*ids.shape, 8)).astype("float32"))
 
 
 @compiled

@@ -1,0 +1,249 @@
+"""Row optimisers with layers whose vectors are products, by the compiled kernels in one pass."""
+
+import numpy as np
+import pytest
+
+from tf_compemb._keras import BACKEND, keras
+
+if BACKEND != "tensorflow":
+    pytest.skip("the kernels are TensorFlow's", allow_module_level=True)
+
+import tensorflow as tf
+from optimizer_training import make_optimizer, raw
+from product_collections import SIZES, batch, collection
+from runtime import randomize, types_of_ops
+
+from tf_compemb import EmbeddingCollection, QREmbedding
+from tf_compemb.native_kernels.reading import GRADIENTS_OF_PRODUCTS
+
+compiled = pytest.mark.slow  # compiling takes a minute
+OPS = {
+    "sgd": "TfCompemb>SgdRowProducts",
+    "adagrad": "TfCompemb>AdagradRowProducts",
+    "rowwise_adagrad": "TfCompemb>AdagradRowProducts",
+}
+METHODS = ["full", "hash by 40", "qr by 4", "crt"]
+
+
+def variables_of(layer):
+    return [raw(v) for v in layer.trainable_variables]
+
+
+def make_step(layer, optimizer, change=lambda pairs: pairs):
+    """A step on the sum of vectors times a given array; `change` gets gradients and variables."""
+    optimizer.build(layer.trainable_variables)
+
+    def one_step(ids, upstream):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(ids, training=True) * upstream)
+        gradients = tape.gradient(loss, variables_of(layer))
+        pairs = list(zip(gradients, layer.trainable_variables, strict=True))
+        optimizer.apply_gradients(change(pairs))
+
+    return one_step
+
+
+def ends(method, optimizer, change=lambda pairs: pairs, traced=True):
+    """Variables after a step, and the types of its ops."""
+    layer = collection(method)
+    one_step = make_step(layer, optimizer, change)
+    types = set()
+    if traced:
+        one_step = tf.function(one_step)
+        types = types_of_ops(one_step, *batch(64))
+    one_step(*batch(64))
+    return [v.numpy() for v in variables_of(layer)], types
+
+
+@compiled
+@pytest.mark.parametrize("rule", OPS)
+@pytest.mark.parametrize("method", METHODS)
+def test_optimisers_apply_products_in_one_op(kernels, rule, method):
+    eager, _ = ends(method, make_optimizer(rule, 0.1), traced=False)
+    got, types = ends(method, make_optimizer(rule, 0.1))
+    assert OPS[rule] in types
+    assert "TfCompemb>SgdRows" not in types
+    assert "TfCompemb>AdagradRows" not in types
+    for values, expected in zip(got, eager, strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def scaled(pairs):
+    return [
+        (tf.IndexedSlices(g.values * 2, g.indices), v) if is_sparse(g) else (g * 2, v)
+        for g, v in pairs
+    ]
+
+
+def is_sparse(gradient):
+    return isinstance(gradient, tf.IndexedSlices)
+
+
+def of_the_largest(pairs):
+    return [max(pairs, key=lambda pair: pair[1].shape[0])]
+
+
+@compiled
+@pytest.mark.parametrize("method", ["qr by 4", "crt"])
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [(scaled, {}), (of_the_largest, {}), (lambda pairs: pairs, {"clipvalue": 0.01})],
+)
+def test_gradients_that_are_changed_or_left_out_are_written(kernels, method, change, options):
+    eager, _ = ends(method, make_optimizer("sgd", 0.1, **options), change, traced=False)
+    got, types = ends(method, make_optimizer("sgd", 0.1, **options), change)
+    assert OPS["sgd"] not in types
+    assert GRADIENTS_OF_PRODUCTS in types
+    for values, expected in zip(got, eager, strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+def test_gradients_of_a_table_read_alone_may_be_changed(kernels):
+    eager, _ = ends("full", make_optimizer("sgd", 0.1), scaled, traced=False)
+    got, types = ends("full", make_optimizer("sgd", 0.1), scaled)
+    assert OPS["sgd"] in types
+    np.testing.assert_allclose(got[0], eager[0], rtol=1e-5, atol=1e-6)
+
+
+@compiled
+def test_another_tables_gradient_is_not_taken_for_its_own(kernels):
+    def swapped(pairs):
+        return [(g, other) for (g, _), (_, other) in zip(pairs, pairs[::-1], strict=True)]
+
+    layers = [EmbeddingCollection([50, 50], 3, "qr", options={"collisions": 10}) for _ in range(2)]
+    variables = []
+    for layer in layers:
+        layer.build()
+        randomize(layer)
+        variables += layer.trainable_variables
+    optimizer = make_optimizer("sgd", 1.0)
+    optimizer.build(variables)
+    before = [raw(v).numpy() for v in variables]
+
+    @tf.function
+    def one_step(ids):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layers[0](ids, training=True))
+        gradients = tape.gradient(loss, variables_of(layers[0]))
+        optimizer.apply_gradients(zip(gradients, layers[1].trainable_variables, strict=True))
+
+    one_step(tf.constant([[7, 7]]))
+    after = [raw(v).numpy() for v in variables]
+    assert all(np.array_equal(x, y) for x, y in zip(before[:2], after[:2], strict=True))
+    assert not any(np.array_equal(x, y) for x, y in zip(before[2:], after[2:], strict=True))
+
+
+@compiled
+def test_tables_looked_up_twice_in_a_step_add_their_gradients_up(kernels):
+    results = []
+    for wrap in (tf.function, lambda function: function):
+        layer = collection("qr by 4")
+        optimizer = make_optimizer("adagrad", 0.1)
+        optimizer.build(layer.trainable_variables)
+
+        @wrap
+        def one_step(ids, upstream, layer=layer, optimizer=optimizer):
+            with tf.GradientTape() as tape:
+                first, second = layer(ids, training=True), layer(ids[::-1], training=True)
+                loss = tf.reduce_sum((first + 2 * second) * upstream)
+            gradients = tape.gradient(loss, variables_of(layer))
+            optimizer.apply_gradients(zip(gradients, layer.trainable_variables, strict=True))
+
+        one_step(*batch(64))
+        results.append([v.numpy() for v in variables_of(layer)])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("method", ["hash by 40", "qr by 4", "crt"])
+def test_gradients_read_after_the_step_are_those_before_it(kernels, method):
+    layer = collection(method)
+    ids, upstream = batch(64)
+
+    def norms(gradients):
+        return [tf.reduce_sum(tf.convert_to_tensor(g) ** 2) for g in gradients]
+
+    def gradients_of():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(ids, training=True) * upstream)
+        return tape.gradient(loss, variables_of(layer))
+
+    expected = [float(x) for x in norms(gradients_of())]
+    optimizer = make_optimizer("sgd", 10.0)
+    optimizer.build(layer.trainable_variables)
+
+    @tf.function
+    def one_step():
+        gradients = gradients_of()
+        optimizer.apply_gradients(zip(gradients, layer.trainable_variables, strict=True))
+        return norms(gradients)
+
+    assert OPS["sgd"] in types_of_ops(one_step)
+    np.testing.assert_allclose(one_step(), expected, rtol=1e-4)
+
+
+@compiled
+def test_gradients_that_nobody_reads_are_not_computed(kernels):
+    table = tf.Variable(tf.zeros((6, 2)))
+    outside = tf.constant([[6]], "int32")
+
+    def written():
+        return kernels.tf_compemb_row_product_gradients(
+            [table.handle],
+            [outside],
+            tf.zeros((1, 1, 2)),
+            rows=[6],
+            width=2,
+            num_fields=1,
+            fields=[0],
+            tables_of_entries=[0],
+            dense=[True],
+        )[0]
+
+    @tf.function
+    def unread():
+        with tf.control_dependencies([written().op]):
+            return tf.constant(7)
+
+    assert int(unread()) == 7
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be in \[0, 6\)"):
+        tf.function(written)()
+
+
+@compiled
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("rule", OPS)
+def test_fit_applies_products_in_one_op(kernels, monkeypatch, rule, steps):
+    optimizer, updated = make_optimizer(rule, 0.05), []
+    update = type(optimizer).update_product_natively
+
+    def record(self, product, rate):
+        updated.append(len(product.variables))
+        update(self, product, rate)
+
+    monkeypatch.setattr(type(optimizer), "update_product_natively", record)
+    model = keras.Sequential([keras.Input((len(SIZES),), dtype="int64"), collection("qr by 4")])
+    model.compile(optimizer, "mse", steps_per_execution=steps)
+    model.fit(*batch(12), batch_size=2, verbose=0)
+    assert updated
+    assert set(updated) == {2}
+
+
+@compiled
+def test_a_single_layers_step_is_one_op_too(kernels):
+    layer = QREmbedding(3001, 8, collisions=7)
+    layer.build()
+    randomize(layer)
+    one_step = tf.function(make_step(layer, make_optimizer("adagrad", 0.1)))
+    ids = tf.constant(np.random.default_rng(0).integers(0, 3001, (9, 4)))
+    upstream = tf.random.normal((9, 4, 8), seed=1)
+    assert OPS["adagrad"] in types_of_ops(one_step, ids, upstream)
+    one_step(ids, upstream)
+    other = QREmbedding(3001, 8, collisions=7)
+    other.build()
+    randomize(other)
+    make_step(other, make_optimizer("adagrad", 0.1))(ids, upstream)
+    for got, expected in zip(variables_of(layer), variables_of(other), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
