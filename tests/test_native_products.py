@@ -251,6 +251,23 @@ def test_an_id_out_of_range_is_refused(kernels, outside):
 
 
 @compiled
+@pytest.mark.parametrize("id_type", ["int32", "int64"])
+@pytest.mark.parametrize("outside", [-1, 653, 2**31 - 1])
+def test_ids_of_a_graph_are_checked_where_they_are_read(kernels, outside, id_type):
+    layer = collection("qr by 4")
+    ids = batch(40)[0].numpy().astype(id_type)
+    function = tf.function(lambda x: trained_vectors(layer, x))
+    np.testing.assert_array_equal(function(tf.constant(ids)), layer(ids))
+    assert "Assert" not in types_of_ops(function, tf.constant(ids))
+    ids[30, 3] = outside
+    message = rf"ids of each field must be in .* ids\[30, 3\] = {outside} is not in \[0, 653\)"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        function(tf.constant(ids))
+    with tf.GradientTape(), pytest.raises(ValueError, match=f"each field .* Received: {outside}"):
+        layer(ids, training=True)
+
+
+@compiled
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

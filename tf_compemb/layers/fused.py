@@ -143,13 +143,16 @@ class FusedLookup(GroupLookup):
             yield name, getattr(self, f"partition_{j}"), start, start + rows
 
 
-def vectors_as_products(lookups: Sequence[Any], groups: Sequence[Sequence[int]], ids: Any) -> Any:
+def vectors_as_products(
+    lookups: Sequence[Any], groups: Sequence[Sequence[int]], ids: Any, message: str = ""
+) -> Any:
     """The vectors of all fields in one pass of the compiled kernels.
 
     Args:
         lookups: The fields' lookups.
         groups: Each lookup's fields.
-        ids: Integer tensor (batch, fields), in range.
+        ids: Integer tensor (batch, fields).
+        message: What to say of ids outside a field's range, which are refused.
 
     Returns:
         Vectors (batch, fields, output_dim), or None where a lookup makes something else than
@@ -159,7 +162,7 @@ def vectors_as_products(lookups: Sequence[Any], groups: Sequence[Sequence[int]],
         return None
     variables = [v for lookup in lookups for v in lookup.variables_of_partitions()]
     fields = list(zip([lookup.digits for lookup in lookups], groups, strict=True))
-    return read_products(variables, ids, fields, lookups[0].compute_dtype)
+    return read_products(variables, ids, fields, lookups[0].compute_dtype, message)
 
 
 class _Layers:

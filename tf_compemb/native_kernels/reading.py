@@ -55,7 +55,10 @@ def rows_by_kernel(table: Any, ids: Any) -> Any:
 
 
 def products_by_kernel(
-    tables: Sequence[Any], ids: Any, groups: Sequence[tuple[FieldDigits, Sequence[int]]]
+    tables: Sequence[Any],
+    ids: Any,
+    groups: Sequence[tuple[FieldDigits, Sequence[int]]],
+    message: str = "",
 ) -> Any:
     """Vectors (batch, fields, width), products of rows, or None as in `rows_by_kernel`.
 
@@ -64,7 +67,7 @@ def products_by_kernel(
     Args:
         tables: `tf.Variable`s of shape (rows, width), those of all groups.
         ids: int32 or int64 tensor (batch, fields).
-        groups: As in `read_products`.
+        groups: As in `read_products`, as `message`.
 
     Raises:
         tf.errors.InvalidArgumentError: An id is not in the range of its field.
@@ -87,6 +90,7 @@ def products_by_kernel(
         divisors=entries.divisors,
         moduli=entries.moduli,
         offsets=entries.offsets,
+        message=message and f"{message} ",
     ).vectors
 
 

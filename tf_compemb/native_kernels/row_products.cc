@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "digits.h"
@@ -34,6 +35,7 @@ class ReadRowProductsOp : public OpKernel {
     OP_REQUIRES_OK(context, entries_.Read(context));
     OP_REQUIRES_OK(context, ReadBounds(context, entries_, &bounds));
     OP_REQUIRES_OK(context, context->GetAttr("sizes", &sizes_));
+    OP_REQUIRES_OK(context, context->GetAttr("message", &message_));
     digits_.resize(entries_.rows().size());
     for (const Entry& entry : entries_.All()) {
       digits_[entry.table].Add(entry.field, bounds[entry.position]);
@@ -123,7 +125,7 @@ class ReadRowProductsOp : public OpKernel {
     const int64_t fields = sizes_.size();
     for (int64_t i = 0; i < batch * fields; ++i) {
       if (IsInRange(ids[i], i % fields)) continue;
-      context->CtxFailure(InvalidArgument("ids[", i / fields, ", ", i % fields, "] = ", ids[i],
+      context->CtxFailure(InvalidArgument(message_, "ids[", i / fields, ", ", i % fields, "] = ", ids[i],
                                           " is not in [0, ", sizes_[i % fields], ")"));
       return;
     }
@@ -131,6 +133,7 @@ class ReadRowProductsOp : public OpKernel {
 
   Entries entries_;
   std::vector<int64_t> sizes_;
+  std::string message_;
   std::vector<Digits> digits_;  // of each table
 };
 
@@ -162,6 +165,7 @@ REGISTER_OP("TfCompemb>ReadRowProducts")
     .Output("row_numbers: N * int32")
     .TF_COMPEMB_PRODUCT_ENTRIES.TF_COMPEMB_PRODUCT_DIGITS
     .Attr("Id: {int32, int64}")
+    .Attr("message: string = ''")
     .SetShapeFn(VectorShapes);
 
 #define REGISTER(id)                                                 \

@@ -173,14 +173,16 @@ def read_products(
     ids: Any,
     groups: Sequence[tuple[FieldDigits, Sequence[int]]],
     dtype: str,
+    message: str = "",
 ) -> Any:
     """Vectors (batch, fields, width), each the product of a row of one or more tables.
 
     Args:
         variables: The tables of all groups.
-        ids: Integer tensor (batch, fields), in range.
+        ids: Integer tensor (batch, fields).
         groups: For groups of fields, which of their tables' rows are an id's, and which fields.
         dtype: Compute type of the layers.
+        message: What to say of ids outside a field's range, which are refused.
 
     Returns:
         The vectors, or None where rows must be read and multiplied one table after the other:
@@ -192,7 +194,7 @@ def read_products(
         return None
     from tf_compemb.native_kernels.reading import products_by_kernel
 
-    return products_by_kernel([v if LEGACY else v.value for v in variables], ids, groups)
+    return products_by_kernel([v if LEGACY else v.value for v in variables], ids, groups, message)
 
 
 def _rows_of_large_table(variable: Any, ids: Any) -> Any:
