@@ -156,6 +156,67 @@ def test_tables_looked_up_twice_in_a_step_add_their_gradients_up(kernels):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+def apply_twice(optimizer, pairs):
+    optimizer.apply_gradients(pairs)
+    optimizer.apply_gradients(pairs)
+
+
+def change_tables_first(optimizer, pairs):
+    for _, variable in pairs:
+        variable.assign(variable * 0.5)
+    optimizer.apply_gradients(pairs)
+
+
+def change_one_in_a_branch_first(optimizer, pairs):
+    variable = pairs[-1][1]
+    tf.cond(tf.size(variable) > 0, lambda: raw(variable).assign_sub(raw(variable)), lambda: 0.0)
+    optimizer.apply_gradients(pairs)
+
+
+@compiled
+@pytest.mark.parametrize("method", ["full", "qr by 4", "crt"])
+@pytest.mark.parametrize("apply", [apply_twice, change_tables_first, change_one_in_a_branch_first])
+def test_gradients_are_those_of_the_tables_that_were_read(kernels, method, apply):
+    results = []
+    for wrap in (tf.function, lambda function: function):
+        layer, optimizer = collection(method), make_optimizer("sgd", 0.1)
+        optimizer.build(layer.trainable_variables)
+
+        @wrap
+        def one_step(ids, upstream, layer=layer, optimizer=optimizer):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(ids, training=True) * upstream)
+            gradients = tape.gradient(loss, variables_of(layer))
+            apply(optimizer, list(zip(gradients, layer.trainable_variables, strict=True)))
+
+        one_step(*batch(64))
+        results.append([v.numpy() for v in variables_of(layer)])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+def test_two_steps_of_one_graph_are_one_op_each(kernels):
+    results = []
+    for wrap in (tf.function, lambda function: function):
+        layer, optimizer = collection("qr by 4"), make_optimizer("adagrad", 0.1)
+        step = make_step(layer, optimizer)
+
+        @wrap
+        def two_steps(ids, upstream, step=step):
+            step(ids, upstream)
+            step(ids[::-1], upstream)
+
+        two_steps(*batch(64))
+        results.append([v.numpy() for v in variables_of(layer)])
+        if wrap is tf.function:
+            graph = two_steps.get_concrete_function(*batch(64)).graph
+            types = [op.type for op in graph.get_operations()]
+            assert types.count(OPS["adagrad"]) == 2
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @compiled
 @pytest.mark.parametrize("method", ["hash by 40", "qr by 4", "crt"])
 def test_gradients_read_after_the_step_are_those_before_it(kernels, method):

@@ -16,6 +16,10 @@ from tf_compemb.native_kernels.reading import (
     PRODUCTS,
 )
 
+# Ops that leave a table as it is; of others, such as calls of functions, it is not known.
+_READERS = {"ReadVariableOp", "ResourceGather", "VariableShape", "TfCompemb>ReadRows"}
+_READERS |= {PRODUCTS, GRADIENTS_OF_PRODUCTS}
+
 
 @dataclass(frozen=True)
 class ProductGradient:
@@ -100,7 +104,7 @@ def _origin(tensor: Any) -> Any:
 
 
 def _product(lookup: Any, upstream: Any, tables: dict[int, Any]) -> ProductGradient | None:
-    """None where a table is missing, or is not the one that was read."""
+    """None where a table is missing, is not the one that was read, or has changed since."""
     numbers = list(lookup.outputs[1:])
     handles = lookup.inputs[: len(numbers)]
     if len(tables) < len(numbers):
@@ -108,8 +112,19 @@ def _product(lookup: Any, upstream: Any, tables: dict[int, Any]) -> ProductGradi
     variables = [tables[t] for t in range(len(numbers))]
     if any(_in_graph(v.handle) is not h for v, h in zip(variables, handles, strict=True)):
         return None
+    if _are_written_since(lookup, handles):
+        return None
     entries = {name: lookup.get_attr(name) for name in (*ENTRIES, *DIGITS)}
     return ProductGradient(loaded(), variables, numbers, upstream, entries)
+
+
+def _are_written_since(lookup: Any, handles: Sequence[Any]) -> bool:
+    """Whether an op after the lookup may have changed a table, of which the gradients are then."""
+    writers = [op for handle in handles for op in handle.consumers() if op.type not in _READERS]
+    if not writers:
+        return False
+    operations = lookup.graph.get_operations()
+    return any(operations.index(op) > operations.index(lookup) for op in writers)
 
 
 def _in_graph(handle: Any) -> Any:
