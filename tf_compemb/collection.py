@@ -32,7 +32,6 @@ from tf_compemb.layers.ids import (
     type_name,
 )
 from tf_compemb.layers.pooled import PooledEmbedding, PooledLookup, lookup_groups
-from tf_compemb.native_kernels import may_read
 from tf_compemb.size_table import size_table
 from tf_compemb.storage.field_store import Entry, read_entries, write_entries
 from tf_compemb.vector_order import columns, matrix_shape, order_of, vectors_of
@@ -249,9 +248,12 @@ class EmbeddingCollection(Layer):
                 f"Received: {tuple(ids.shape)}"
             )
         message = f"{self.name}: the ids of each field must be in [0, its cardinality)."
-        vectors = self._products(ids, message)
-        if vectors is not None:
-            return vectors
+        if (
+            concrete(ids) is None
+        ):  # In a graph the compiled kernels, which read ids, check them too.
+            vectors = vectors_as_products(self.lookups, self._groups, ids, message)
+            if vectors is not None:
+                return vectors
         ids, valid = checked_ids(ids, list(self.cardinalities.values()), message)
         parts = []
         for members, lookup in zip(self._groups, self.lookups, strict=True):
@@ -262,14 +264,6 @@ class EmbeddingCollection(Layer):
             vectors = poison(vectors, None if valid is None else columns(valid, members))
             parts.append(ops.reshape(vectors, (-1, *matrix_shape(shape))))
         return self._in_order(parts)
-
-    def _products(self, ids: Any, message: str) -> Any:
-        """The vectors in one pass of the compiled kernels, which check the ids, or None."""
-        if not may_read():
-            return None
-        if concrete(ids) is not None:
-            ids, _ = checked_ids(ids, list(self.cardinalities.values()), message)
-        return vectors_as_products(self.lookups, self._groups, ids, message)
 
     def _in_order(self, parts: list[Any]) -> Any:
         """The groups' vectors in the order of the fields."""
