@@ -107,6 +107,17 @@ def test_gradients_of_a_table_read_alone_may_be_changed(kernels):
 
 
 @compiled
+def test_gradients_of_another_type_are_applied_as_they_are(kernels):
+    def halved(pairs):
+        return [(tf.IndexedSlices(tf.cast(g.values, "float16"), g.indices), v) for g, v in pairs]
+
+    got, types = ends("full", make_optimizer("sgd", 0.1), halved)
+    eager, _ = ends("full", make_optimizer("sgd", 0.1), halved, traced=False)
+    assert OPS["sgd"] not in types
+    np.testing.assert_allclose(got[0], eager[0], rtol=1e-2, atol=1e-3)
+
+
+@compiled
 def test_another_tables_gradient_is_not_taken_for_its_own(kernels):
     def swapped(pairs):
         return [(g, other) for (g, _), (_, other) in zip(pairs, pairs[::-1], strict=True)]

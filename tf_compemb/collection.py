@@ -248,9 +248,8 @@ class EmbeddingCollection(Layer):
                 f"Received: {tuple(ids.shape)}"
             )
         message = f"{self.name}: the ids of each field must be in [0, its cardinality)."
-        if (
-            concrete(ids) is None
-        ):  # In a graph the compiled kernels, which read ids, check them too.
+        # In a graph the compiled kernels check the ids that they read.
+        if concrete(ids) is None:
             vectors = vectors_as_products(self.lookups, self._groups, ids, message)
             if vectors is not None:
                 return vectors

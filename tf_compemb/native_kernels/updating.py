@@ -9,12 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_compemb.native_kernels.library import can_run_on, loaded
-from tf_compemb.native_kernels.reading import (
-    DIGITS,
-    ENTRIES,
-    GRADIENTS_OF_PRODUCTS,
-    PRODUCTS,
-)
+from tf_compemb.native_kernels.reading import DIGITS, ENTRIES, GRADIENTS_OF_PRODUCTS, PRODUCTS
 
 # Ops that leave a table as it is; of others, such as calls of functions, it is not known.
 _READERS = {"ReadVariableOp", "ResourceGather", "VariableShape", "TfCompemb>ReadRows"}
@@ -74,7 +69,7 @@ def _source(gradient: Any) -> tuple[Any, Any, int] | None:
     is_sparse = isinstance(gradient, tf.IndexedSlices)
     values = _origin(gradient.values if is_sparse else gradient)
     numbers = _origin(gradient.indices) if is_sparse else None
-    if values is None:
+    if values is None or values.dtype != tf.float32:
         return None
     if values.op.type == GRADIENTS_OF_PRODUCTS:
         count, table = len(values.op.outputs), values.value_index
