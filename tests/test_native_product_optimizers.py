@@ -1,5 +1,7 @@
 """Row optimisers with layers whose vectors are products, by the compiled kernels in one pass."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -29,43 +31,56 @@ def variables_of(layer):
     return [raw(v) for v in layer.trainable_variables]
 
 
-def make_step(layer, optimizer, change=lambda pairs: pairs):
-    """A step on the sum of vectors times a given array; `change` gets gradients and variables."""
-    optimizer.build(layer.trainable_variables)
+def step_with(apply):
+    """A step on the sum of vectors times a given array, for `apply(optimizer, pairs)` to apply."""
 
-    def one_step(ids, upstream):
+    def step(layer, optimizer, ids, upstream):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(layer(ids, training=True) * upstream)
         gradients = tape.gradient(loss, variables_of(layer))
-        pairs = list(zip(gradients, layer.trainable_variables, strict=True))
-        optimizer.apply_gradients(change(pairs))
+        apply(optimizer, list(zip(gradients, layer.trainable_variables, strict=True)))
 
-    return one_step
+    return step
 
 
-def ends(method, optimizer, change=lambda pairs: pairs, traced=True):
-    """Variables after a step, and the types of its ops."""
-    layer = collection(method)
-    one_step = make_step(layer, optimizer, change)
-    types = set()
-    if traced:
-        one_step = tf.function(one_step)
-        types = types_of_ops(one_step, *batch(64))
-    one_step(*batch(64))
-    return [v.numpy() for v in variables_of(layer)], types
+def step_on(change):
+    """A step on gradients and variables as `change` leaves them."""
+    return step_with(lambda optimizer, pairs: optimizer.apply_gradients(change(pairs)))
+
+
+as_they_are = step_on(lambda pairs: pairs)
+
+
+def check_as_eager(make_layer, rule, step=as_they_are, args=None, rtol=1e-4, atol=1e-5, **options):
+    """Compares a graph's step with the same run eagerly.
+
+    Returns the types of the graph's ops, and how many of them are the rule's on products.
+    """
+    args, ends, types = args or batch(64), [], []
+    for traced in (True, False):
+        layer, optimizer = make_layer(), make_optimizer(rule, 0.1, **options)
+        optimizer.build(layer.trainable_variables)
+        function = functools.partial(step, layer, optimizer)
+        if traced:
+            function = tf.function(function)
+            types = types_of_ops(function, *args)
+            graph = function.get_concrete_function(*args).graph
+            steps = [op.type for op in graph.get_operations()].count(OPS[rule])
+        function(*args)
+        ends.append([v.numpy() for v in variables_of(layer)])
+    for got, expected in zip(*ends, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+    return types, steps
 
 
 @compiled
 @pytest.mark.parametrize("rule", OPS)
 @pytest.mark.parametrize("method", METHODS)
 def test_optimisers_apply_products_in_one_op(kernels, rule, method):
-    eager, _ = ends(method, make_optimizer(rule, 0.1), traced=False)
-    got, types = ends(method, make_optimizer(rule, 0.1))
-    assert OPS[rule] in types
+    types, steps = check_as_eager(lambda: collection(method), rule)
+    assert steps == 1
     assert "TfCompemb>SgdRows" not in types
     assert "TfCompemb>AdagradRows" not in types
-    for values, expected in zip(got, eager, strict=True):
-        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
 def scaled(pairs):
@@ -86,24 +101,21 @@ def of_the_largest(pairs):
 @compiled
 @pytest.mark.parametrize("method", ["qr by 4", "crt"])
 @pytest.mark.parametrize(
-    ("change", "options"),
-    [(scaled, {}), (of_the_largest, {}), (lambda pairs: pairs, {"clipvalue": 0.01})],
+    ("step", "options"),
+    [(step_on(scaled), {}), (step_on(of_the_largest), {}), (as_they_are, {"clipvalue": 0.01})],
 )
-def test_gradients_that_are_changed_or_left_out_are_written(kernels, method, change, options):
-    eager, _ = ends(method, make_optimizer("sgd", 0.1, **options), change, traced=False)
-    got, types = ends(method, make_optimizer("sgd", 0.1, **options), change)
+def test_gradients_that_are_changed_or_left_out_are_written(kernels, method, step, options):
+    types, _ = check_as_eager(lambda: collection(method), "sgd", step, **options)
     assert OPS["sgd"] not in types
     assert GRADIENTS_OF_PRODUCTS in types
-    for values, expected in zip(got, eager, strict=True):
-        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
 @compiled
 def test_gradients_of_a_table_read_alone_may_be_changed(kernels):
-    eager, _ = ends("full", make_optimizer("sgd", 0.1), scaled, traced=False)
-    got, types = ends("full", make_optimizer("sgd", 0.1), scaled)
-    assert OPS["sgd"] in types
-    np.testing.assert_allclose(got[0], eager[0], rtol=1e-5, atol=1e-6)
+    _, steps = check_as_eager(
+        lambda: collection("full"), "sgd", step_on(scaled), rtol=1e-5, atol=1e-6
+    )
+    assert steps == 1
 
 
 @compiled
@@ -111,17 +123,14 @@ def test_gradients_of_another_type_are_applied_as_they_are(kernels):
     def halved(pairs):
         return [(tf.IndexedSlices(tf.cast(g.values, "float16"), g.indices), v) for g, v in pairs]
 
-    got, types = ends("full", make_optimizer("sgd", 0.1), halved)
-    eager, _ = ends("full", make_optimizer("sgd", 0.1), halved, traced=False)
+    types, _ = check_as_eager(
+        lambda: collection("full"), "sgd", step_on(halved), rtol=1e-2, atol=1e-3
+    )
     assert OPS["sgd"] not in types
-    np.testing.assert_allclose(got[0], eager[0], rtol=1e-2, atol=1e-3)
 
 
 @compiled
 def test_another_tables_gradient_is_not_taken_for_its_own(kernels):
-    def swapped(pairs):
-        return [(g, other) for (g, _), (_, other) in zip(pairs, pairs[::-1], strict=True)]
-
     layers = [EmbeddingCollection([50, 50], 3, "qr", options={"collisions": 10}) for _ in range(2)]
     variables = []
     for layer in layers:
@@ -147,24 +156,14 @@ def test_another_tables_gradient_is_not_taken_for_its_own(kernels):
 
 @compiled
 def test_tables_looked_up_twice_in_a_step_add_their_gradients_up(kernels):
-    results = []
-    for wrap in (tf.function, lambda function: function):
-        layer = collection("qr by 4")
-        optimizer = make_optimizer("adagrad", 0.1)
-        optimizer.build(layer.trainable_variables)
+    def step(layer, optimizer, ids, upstream):
+        with tf.GradientTape() as tape:
+            first, second = layer(ids, training=True), layer(ids[::-1], training=True)
+            loss = tf.reduce_sum((first + 2 * second) * upstream)
+        gradients = tape.gradient(loss, variables_of(layer))
+        optimizer.apply_gradients(zip(gradients, layer.trainable_variables, strict=True))
 
-        @wrap
-        def one_step(ids, upstream, layer=layer, optimizer=optimizer):
-            with tf.GradientTape() as tape:
-                first, second = layer(ids, training=True), layer(ids[::-1], training=True)
-                loss = tf.reduce_sum((first + 2 * second) * upstream)
-            gradients = tape.gradient(loss, variables_of(layer))
-            optimizer.apply_gradients(zip(gradients, layer.trainable_variables, strict=True))
-
-        one_step(*batch(64))
-        results.append([v.numpy() for v in variables_of(layer)])
-    for got, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    check_as_eager(lambda: collection("qr by 4"), "adagrad", step)
 
 
 def apply_twice(optimizer, pairs):
@@ -188,44 +187,17 @@ def change_one_in_a_branch_first(optimizer, pairs):
 @pytest.mark.parametrize("method", ["full", "qr by 4", "crt"])
 @pytest.mark.parametrize("apply", [apply_twice, change_tables_first, change_one_in_a_branch_first])
 def test_gradients_are_those_of_the_tables_that_were_read(kernels, method, apply):
-    results = []
-    for wrap in (tf.function, lambda function: function):
-        layer, optimizer = collection(method), make_optimizer("sgd", 0.1)
-        optimizer.build(layer.trainable_variables)
-
-        @wrap
-        def one_step(ids, upstream, layer=layer, optimizer=optimizer):
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(layer(ids, training=True) * upstream)
-            gradients = tape.gradient(loss, variables_of(layer))
-            apply(optimizer, list(zip(gradients, layer.trainable_variables, strict=True)))
-
-        one_step(*batch(64))
-        results.append([v.numpy() for v in variables_of(layer)])
-    for got, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    check_as_eager(lambda: collection(method), "sgd", step_with(apply))
 
 
 @compiled
 def test_two_steps_of_one_graph_are_one_op_each(kernels):
-    results = []
-    for wrap in (tf.function, lambda function: function):
-        layer, optimizer = collection("qr by 4"), make_optimizer("adagrad", 0.1)
-        step = make_step(layer, optimizer)
+    def two_steps(layer, optimizer, ids, upstream):
+        as_they_are(layer, optimizer, ids, upstream)
+        as_they_are(layer, optimizer, ids[::-1], upstream)
 
-        @wrap
-        def two_steps(ids, upstream, step=step):
-            step(ids, upstream)
-            step(ids[::-1], upstream)
-
-        two_steps(*batch(64))
-        results.append([v.numpy() for v in variables_of(layer)])
-        if wrap is tf.function:
-            graph = two_steps.get_concrete_function(*batch(64)).graph
-            types = [op.type for op in graph.get_operations()]
-            assert types.count(OPS["adagrad"]) == 2
-    for got, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    _, steps = check_as_eager(lambda: collection("qr by 4"), "adagrad", two_steps)
+    assert steps == 2
 
 
 @compiled
@@ -305,17 +277,13 @@ def test_fit_applies_products_in_one_op(kernels, monkeypatch, rule, steps):
 
 @compiled
 def test_a_single_layers_step_is_one_op_too(kernels):
-    layer = QREmbedding(3001, 8, collisions=7)
-    layer.build()
-    randomize(layer)
-    one_step = tf.function(make_step(layer, make_optimizer("adagrad", 0.1)))
+    def layer():
+        made = QREmbedding(3001, 8, collisions=7)
+        made.build()
+        randomize(made)
+        return made
+
     ids = tf.constant(np.random.default_rng(0).integers(0, 3001, (9, 4)))
-    upstream = tf.random.normal((9, 4, 8), seed=1)
-    assert OPS["adagrad"] in types_of_ops(one_step, ids, upstream)
-    one_step(ids, upstream)
-    other = QREmbedding(3001, 8, collisions=7)
-    other.build()
-    randomize(other)
-    make_step(other, make_optimizer("adagrad", 0.1))(ids, upstream)
-    for got, expected in zip(variables_of(layer), variables_of(other), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    args = (ids, tf.random.normal((9, 4, 8), seed=1))
+    _, steps = check_as_eager(layer, "adagrad", args=args)
+    assert steps == 1

@@ -143,7 +143,6 @@ class FieldsOfStep {
         follower.numbers = numbers_.Take(batch);
         follower.gradients = gradients_.Take(Gradients(of_entry, field) * width);
         follower.is_summed = IsSummed(of_entry, field);
-        followers_.push_back({&field, &follower});
       }
     }
     return tensorflow::OkStatus();
@@ -166,8 +165,11 @@ class FieldsOfStep {
             follower.numbers[id] = number;
           });
         }
-        if (in_range) SortInPlace(field.slices, scratch.data(), batch_, field.rows.count);
-        if (!in_range) all_in_range = false;
+        if (in_range) {
+          SortInPlace(field.slices, scratch.data(), batch_, field.rows.count);
+        } else {
+          all_in_range = false;
+        }
       }
     };
     // Sorting an id takes a fourth of what its update takes.
@@ -180,10 +182,6 @@ class FieldsOfStep {
   int64_t batch() const { return batch_; }
   int64_t parts() const { return parts_; }
   const std::vector<Field>& fields() const { return fields_; }
-  // Those of all fields, each with its field.
-  const std::vector<std::pair<const Field*, const Follower*>>& followers() const {
-    return followers_;
-  }
 
   // Calls `work(f, begin, end)` for each field and which of its slices belong to a part.
   template <typename Work>
@@ -228,7 +226,6 @@ class FieldsOfStep {
 
   int64_t batch_ = 0, ids_ = 0, parts_ = 1;
   std::vector<Field> fields_;
-  std::vector<std::pair<const Field*, const Follower*>> followers_;
   Arrays<uint64_t> slices_;
   Arrays<int32_t> numbers_;
   Arrays<float> gradients_;

@@ -67,7 +67,8 @@ def products_by_kernel(
     Args:
         tables: `tf.Variable`s of shape (rows, width), those of all groups.
         ids: int32 or int64 tensor (batch, fields).
-        groups: As in `read_products`, as `message`.
+        groups: As in `read_products`.
+        message: What to say of ids outside a field's range.
 
     Raises:
         tf.errors.InvalidArgumentError: An id is not in the range of its field.

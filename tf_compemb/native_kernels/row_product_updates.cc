@@ -26,8 +26,6 @@ namespace {
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
-using tensorflow::Status;
-using tensorflow::Tensor;
 using tensorflow::errors::InvalidArgument;
 
 // The gradients of a field's vectors.
@@ -160,11 +158,8 @@ class RowProductUpdateOp : public OpKernel {
                                   "), not (", tables.Rows(t), ", ", tables.Width(t), ")"));
       values.push_back(tables.Values(t));
     }
-    const Tensor* rate = nullptr;
-    OP_REQUIRES_OK(context, context->input("learning_rate", &rate));
-    OP_REQUIRES(context, rate->dims() == 0,
-                InvalidArgument("The learning rate must be a scalar, not of shape ",
-                                rate->shape().DebugString()));
+    float rate = 0;
+    OP_REQUIRES_OK(context, ReadRate(context, &rate));
     Upstream upstream;
     OP_REQUIRES_OK(context, upstream.Read(context, entries_));
     FieldsOfStep fields;
@@ -172,7 +167,7 @@ class RowProductUpdateOp : public OpKernel {
                                             entries_.width()));
     OP_REQUIRES_OK(context, fields.Sort(context, upstream.numbers()));
     const auto with_rule = [&](const EntryRows& rows, const auto& work) {
-      tables.WithRule(rows.table, rows.first, rate->scalar<float>()(), epsilon_, work);
+      tables.WithRule(rows.table, rows.first, rate, epsilon_, work);
     };
     WithConstant(entries_.width(), [&](auto width) {
       Lead<width.value>(context, fields, upstream.values(), with_rule);
@@ -205,29 +200,30 @@ class RowProductUpdateOp : public OpKernel {
   template <int64_t kWidth, typename WithRule>
   void Follow(OpKernelContext* context, const FieldsOfStep& fields,
               const WithRule& with_rule) const {
-    const auto& followers = fields.followers();
-    if (followers.empty()) return;
     const int64_t width = entries_.width();
     int64_t rows = 0;
-    for (const auto& [field, follower] : followers) {
-      rows += follower->is_summed ? follower->rows.count : fields.batch();
+    for (const Field& field : fields.fields()) {
+      for (const Follower& follower : field.followers) {
+        rows += follower.is_summed ? follower.rows.count : fields.batch();
+      }
     }
+    if (rows == 0) return;
     const auto update = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Field& field = *followers[i].first;
-        const Follower& follower = *followers[i].second;
-        with_rule(follower.rows, [&](const auto& rule) {
-          if (follower.is_summed) {
-            UpdateFollowing<kWidth>(follower, field.parts, width, rule);
-          } else {
-            UpdateFollowingBySlices(follower, fields.batch(), width, rule);
-          }
-        });
+      for (int64_t f = begin; f < end; ++f) {
+        const Field& field = fields.fields()[f];
+        for (const Follower& follower : field.followers) {
+          with_rule(follower.rows, [&](const auto& rule) {
+            if (follower.is_summed) {
+              UpdateFollowing<kWidth>(follower, field.parts, width, rule);
+            } else {
+              UpdateFollowingBySlices(follower, fields.batch(), width, rule);
+            }
+          });
+        }
       }
     };
-    const int64_t count = followers.size();
     // They are next to one another, so that one takes a fourth of what an id takes.
-    ForRanges(context, count, update, rows / count / 4 + 1);
+    ForRanges(context, entries_.fields(), update, rows / entries_.fields() / 4 + 1);
   }
 
   Entries entries_;

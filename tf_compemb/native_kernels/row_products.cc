@@ -125,8 +125,9 @@ class ReadRowProductsOp : public OpKernel {
     const int64_t fields = sizes_.size();
     for (int64_t i = 0; i < batch * fields; ++i) {
       if (IsInRange(ids[i], i % fields)) continue;
-      context->CtxFailure(InvalidArgument(message_, "ids[", i / fields, ", ", i % fields, "] = ", ids[i],
-                                          " is not in [0, ", sizes_[i % fields], ")"));
+      context->CtxFailure(InvalidArgument(message_, "ids[", i / fields, ", ", i % fields,
+                                          "] = ", ids[i], " is not in [0, ", sizes_[i % fields],
+                                          ")"));
       return;
     }
   }

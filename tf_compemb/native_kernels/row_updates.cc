@@ -39,7 +39,6 @@ class RowUpdateOp : public OpKernel {
     constexpr int kResources = kAccumulators ? 2 : 1;
     const Tensor& ids = context->input(kResources);
     const Tensor& gradients = context->input(kResources + 1);
-    const Tensor& rate = context->input(kResources + 2);
     UpdatedTables<kAccumulators> tables(context, 1);
     OP_REQUIRES_OK(context, tables.Open(context));
     const int64_t rows = tables.Rows(0), width = tables.Width(0);
@@ -48,9 +47,8 @@ class RowUpdateOp : public OpKernel {
                 InvalidArgument("The gradients of ", ids.shape().DebugString(),
                                 " ids of rows of width ", width, " have the shape ",
                                 gradients.shape().DebugString()));
-    OP_REQUIRES(context, rate.dims() == 0,
-                InvalidArgument("The learning rate must be a scalar, not of shape ",
-                                rate.shape().DebugString()));
+    float rate = 0;
+    OP_REQUIRES_OK(context, ReadRate(context, &rate));
     OP_REQUIRES(context, rows <= int64_t{1} << 32 && count < int64_t{1} << 32,
                 InvalidArgument("At most 2^32 rows and ids, not ", rows, " and ", count));
     SortedSlices slices;
@@ -61,8 +59,10 @@ class RowUpdateOp : public OpKernel {
                 InvalidArgument("ids[", outside, "] = ", first[outside], " is not in [0, ", rows,
                                 ")"));
     const float* values = gradients.flat<float>().data();
-    tables.WithRule(0, /*first_row=*/0, rate.scalar<float>()(), epsilon_, [&](const auto& rule) {
-      UpdateRows(context, slices.Get(), count, values, width, rule);
+    tables.WithRule(0, /*first_row=*/0, rate, epsilon_, [&](const auto& rule) {
+      ForRanges(context, count, [&](int64_t begin, int64_t end) {
+        UpdateRange(slices.Get(), count, begin, end, values, width, rule);
+      });
     });
   }
 

@@ -98,7 +98,6 @@ class SortedSlices {
   }
 
   const Slice* Get() const { return slices_; }
-  int64_t Count() const { return packed_.NumElements(); }
 
  private:
   tensorflow::Tensor packed_, scratch_;

@@ -111,14 +111,6 @@ void UpdateRange(const Slice* slices, int64_t count, int64_t begin, int64_t end,
   }
 }
 
-template <typename Rule>
-void UpdateRows(tensorflow::OpKernelContext* context, const Slice* slices, int64_t count,
-                const float* gradients, int64_t width, const Rule& rule) {
-  ForRanges(context, count, [&](int64_t begin, int64_t end) {
-    UpdateRange(slices, count, begin, end, gradients, width, rule);
-  });
-}
-
 }  // namespace tf_compemb
 
 #endif  // TF_COMPEMB_UPDATE_RULES_H_

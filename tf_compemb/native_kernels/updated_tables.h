@@ -15,6 +15,18 @@
 
 namespace tf_compemb {
 
+// An op's input `learning_rate`.
+inline tensorflow::Status ReadRate(tensorflow::OpKernelContext* context, float* rate) {
+  const tensorflow::Tensor* input = nullptr;
+  TF_RETURN_IF_ERROR(context->input("learning_rate", &input));
+  if (input->dims() != 0) {
+    return tensorflow::errors::InvalidArgument("The learning rate must be a scalar, not of shape ",
+                                               input->shape().DebugString());
+  }
+  *rate = input->scalar<float>()();
+  return tensorflow::OkStatus();
+}
+
 // The first inputs of an op: `count` tables and, for the Adagrads, as many accumulators.
 template <bool kAccumulators>
 class UpdatedTables {
