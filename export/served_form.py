@@ -12,6 +12,8 @@ from tf_compemb._keras import LEGACY
 from tf_compemb.collection import EmbeddingCollection
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.group_lookup import GroupLookup
+from tf_compemb.storage.current_variable import rows_as_stored
+from tf_compemb.storage.table_rows import is_table, table_of
 
 PRECISIONS = {"float32": tf.float32, "float16": tf.float16, "bfloat16": tf.bfloat16}
 
@@ -95,9 +97,8 @@ class ServedForm:
 
     def _add(self, weight: Any, stack: contextlib.ExitStack, *, is_embedding: bool) -> None:
         variable = tensorflow_variable(weight)
-        if is_embedding and hasattr(weight, "served_rows"):
-            if weight.row_catch_up is not None:
-                weight.row_catch_up.flush()
+        if is_embedding and is_table(weight):
+            table_of(weight).materialize()
             variable = self._of_wanted_type(variable)
             self.table_numbers += int(variable.shape.num_elements())
             stack.enter_context(_served_rows(weight, variable))
@@ -122,11 +123,17 @@ class ServedForm:
 
 @contextlib.contextmanager
 def _served_rows(weight: Any, variable: tf.Variable) -> Iterator[None]:
-    weight.served_rows = lambda ids: tf.cast(tf.gather(variable, ids), tf.float32)
+    table = table_of(weight)
+    table.served_rows = lambda ids: tf.cast(_stored_rows(variable, ids), tf.float32)
     try:
         yield
     finally:
-        weight.served_rows = None
+        table.served_rows = None
+
+
+def _stored_rows(variable: tf.Variable, ids: Any) -> Any:
+    with rows_as_stored():
+        return tf.gather(variable, ids)
 
 
 @contextlib.contextmanager

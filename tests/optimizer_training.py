@@ -4,9 +4,12 @@ from optimizer_oracle import PULL
 
 from tf_compemb import optimizers
 from tf_compemb._keras import BACKEND, LEGACY, Layer, keras
+from tf_compemb.storage.table_rows import table_of
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
+
+    from tf_compemb.storage.current_variable import rows_as_stored
 
 
 def make_optimizer(name, learning_rate=None, **options):
@@ -23,7 +26,7 @@ def make_table(values, dtype="float32", by_rows=True):
     else:
         table = keras.Variable(values, dtype=dtype, name="table")
     if by_rows:
-        table.row_catch_up = None
+        table_of(table)
     return table
 
 
@@ -34,9 +37,13 @@ def raw(variable):
 
 def read(table, ids):
     """Rows as a layer reads them."""
-    rows = tf.gather(raw(table), ids)
-    catch_up = table.row_catch_up
-    return rows if catch_up is None else rows + catch_up.pending(ids)
+    return table_of(table)._corrected(stored_rows(table, ids), ids)
+
+
+def stored_rows(table, ids=None):
+    """Rows as they are kept, whatever they lack."""
+    with rows_as_stored():
+        return tf.gather(raw(table), range(table.shape[0]) if ids is None else ids)
 
 
 def apply(optimizer, gradients, variables):
@@ -75,12 +82,10 @@ def train_range(optimizer, table, problem, steps):
 
 
 def train(optimizer, problem, dtype):
-    """The table after all steps of a problem, flushed where there is something to flush."""
+    """The table after all steps of a problem."""
     table = make_table(problem.start, dtype)
     optimizer.build([table])
     train_range(optimizer, table, problem, range(len(problem.ids)))
-    if table.row_catch_up is not None:
-        table.row_catch_up.flush()
     return table.numpy()
 
 
@@ -94,7 +99,7 @@ class RowTable(Layer):
     def build(self, input_shape):
         shape = (self.rows, self.width)
         self.table = self.add_exact_weight("table", shape, "uniform", "float32", True)
-        self.table.row_catch_up = None
+        table_of(self.table)
         self.built = True
 
     def call(self, ids):

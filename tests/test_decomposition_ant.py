@@ -10,6 +10,7 @@ from tf_compemb import ANTEmbedding, LowRankEmbedding, optimizers
 from tf_compemb._keras import BACKEND, LEGACY, keras, ops
 from tf_compemb.layers.decomposition._anchors import anchors_of, squared_distances
 from tf_compemb.storage.row_constraint import SparseRows
+from tf_compemb.storage.table_rows import table_of
 
 
 def with_weights(layer, **values):
@@ -206,8 +207,9 @@ def test_every_optimizer_keeps_rows_sparse_when_they_are_read(name, table_size):
 def test_rows_that_missed_steps_are_read_as_the_constraint_leaves_them(
     name, every_table_is_read_by_rows
 ):
-    """Momentum moves idle rows below zero; what is read, flushed and served is not."""
+    """Momentum moves idle rows below zero; what is read, saved and served is not."""
     import tensorflow as tf
+    from optimizer_training import stored_rows
 
     layer = ANTEmbedding(ROWS, WIDTH, num_anchors=ANCHORS, nonzeros=2, penalty=PENALTY)
     layer.build(None)
@@ -222,14 +224,12 @@ def test_rows_that_missed_steps_are_read_as_the_constraint_leaves_them(
         variables = [v if LEGACY else v.value for v in layer.trainable_variables]
         gradients = tape.gradient(loss, variables)
         optimizer.apply_gradients(zip(gradients, layer.trainable_variables, strict=True))
-    stored = to_numpy(layer.transform)
     ids = np.arange(ROWS)
-    moved = stored + to_numpy(layer.transform.row_catch_up.pending(ids_of(ids)))
+    moved = to_numpy(stored_rows(layer.transform) + table_of(layer.transform).correction(ids))
     assert (moved < 0).any()
     expected = np.array([nearest_sparse_row(row, 2) for row in moved.tolist()])
     vectors = to_numpy(layer(ids))
     np.testing.assert_allclose(vectors, expected @ to_numpy(layer.anchors), atol=1e-5)
-    layer.flush_rows()
     np.testing.assert_allclose(to_numpy(layer.transform), expected, atol=1e-6)
     np.testing.assert_allclose(to_numpy(layer(ids)), vectors, atol=1e-5)
 

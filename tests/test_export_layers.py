@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tf_compemb.export import saved_model
 from tf_compemb.export.sizes import stored_bytes
+from tf_compemb.storage.table_rows import table_of
 
 IDS = np.random.default_rng(0).integers(0, 50, (9, 3))
 IDS[0] = 0, 1, 49
@@ -107,4 +108,4 @@ def test_tables_of_two_bytes(case, precision, digits, tmp_path):
     assert layer(IDS).dtype == tf.float32
     assert np.abs(found["outputs"].numpy() - to_numpy(layer(IDS))).max() > 0
     for weight in layer.weights:
-        assert weight.served_rows is None
+        assert table_of(weight).served_rows is None

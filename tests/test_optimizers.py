@@ -36,8 +36,6 @@ def test_dense_gradients_take_the_same_rule(name):
     for step in range(len(SMALL.ids)):
         gradient = SMALL.gradient(np.asarray(ops.convert_to_numpy(table)), step)
         apply(optimizer, [ops.convert_to_tensor(gradient, "float32")], [table])
-    if getattr(optimizer, "flush", None):
-        optimizer.flush()
     np.testing.assert_allclose(ops.convert_to_numpy(table), expected, rtol=0, atol=3e-5)
 
 
@@ -54,8 +52,6 @@ def test_dense_weights_and_tables_train_together(name):
 
     for _ in range(2):
         gradient = tf.constant([[1.0, 2.0], [0.0, 0.0], [-1.0, 3.0]])
-        if table.row_catch_up is not None:
-            table.row_catch_up.pending(tf.constant([1]))
         slices = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([1]), (5, 2))
         apply(optimizer, [gradient, slices], [weight, table])
         apply(alone, [gradient], [lone_weight])

@@ -13,6 +13,7 @@ from optimizer_training import (
     make_table,
     raw,
     read,
+    stored_rows,
     train,
     train_range,
 )
@@ -20,13 +21,14 @@ from optimizer_training import (
 from tf_compemb import optimizers
 from tf_compemb._keras import BACKEND, keras
 from tf_compemb.optimizers.idle_series import idle_weights
+from tf_compemb.storage.table_rows import table_of
 
 if BACKEND != "tensorflow":
     pytest.skip("row catch-up exists on TensorFlow only", allow_module_level=True)
 
 import tensorflow as tf
 
-from tf_compemb.optimizers import catch_up
+from tf_compemb.optimizers import deferred_update
 
 EXACT = ["adam", "amsgrad"]
 LONG = oracle.Problem(rows=60, width=4, steps=1000, batch=8, seed=5)
@@ -76,7 +78,7 @@ def test_a_learning_rate_set_by_hand_between_steps(name):
     for t in range(len(SHORT.ids)):
         optimizer.learning_rate = 0.01 if t % 3 else 0.0001
         step(tf.constant(SHORT.ids[t]), tf.constant(SHORT.noise[t]))
-    optimizer.flush()
+    optimizer.materialize_rows()
 
     def rate(t):
         return np.float32(0.01) if (t - 1) % 3 else np.float32(0.0001)
@@ -89,54 +91,66 @@ def test_reading_shows_the_dense_rows_and_writes_nothing(name):
     optimizer, table = make_optimizer(name, 0.01), make_table(SHORT.start, "float64")
     optimizer.build([table])
     train_range(optimizer, table, SHORT, range(90))
-    stored = table.numpy()
+    stored = stored_rows(table).numpy()
     seen = read(table, tf.range(60).numpy()).numpy()
-    np.testing.assert_array_equal(table.numpy(), stored)
+    np.testing.assert_array_equal(stored_rows(table).numpy(), stored)
     expected = oracle.train(name, SHORT, lambda t: np.float32(0.01))
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-8)
     assert np.abs(stored - expected).max() > 1e-3
-    optimizer.flush()
     np.testing.assert_allclose(table.numpy(), seen, rtol=1e-12)
+    np.testing.assert_array_equal(stored_rows(table).numpy(), table.numpy())
     np.testing.assert_array_equal(read(table, np.arange(60)).numpy(), table.numpy())
 
 
-def test_flushing_in_the_middle_changes_rounding_only():
+def test_materializing_in_the_middle_changes_rounding_only():
     optimizer, table = make_optimizer("amsgrad", 0.01), make_table(SHORT.start, "float64")
     optimizer.build([table])
     step = make_step(optimizer, table, SHORT.target)
     for t in range(90):
         step(tf.constant(SHORT.ids[t]), tf.constant(SHORT.noise[t]))
         if t % 20 == 7:
-            optimizer.flush()
-    optimizer.flush()
+            optimizer.materialize_rows()
+    optimizer.materialize_rows()
     untouched = train(make_optimizer("amsgrad", 0.01), SHORT, "float64")
     np.testing.assert_allclose(table.numpy(), untouched, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_history_wraps_around_and_the_sweep_visits_every_row(name, monkeypatch):
-    # 90 steps in a history of 32: unless the sweep comes to each row every 16 steps, the sums of
-    # rows that are idle for longer are overwritten.
-    monkeypatch.setattr(catch_up, "HISTORY_STEPS", 32)
-    monkeypatch.setattr(catch_up, "SWEEP_STEPS", 16)
+def test_history_wraps_around_and_every_row_is_visited(name, monkeypatch):
+    # 90 steps in a history of 30: unless each row has its turn every 15 steps, the sums of rows
+    # that are idle for longer are overwritten.
+    monkeypatch.setattr(deferred_update, "LONGEST_ROUND", 16)
     optimizer = make_optimizer(name, 0.01, beta_1=0.2)
-    assert len(optimizer._idle_weights) < 32
+    assert len(optimizer.rule.idle_weights()) < 30
     got = train(optimizer, SHORT, "float64")
     monkeypatch.setattr(oracle.Adam, "b1", 0.2)
     expected = oracle.train(name, SHORT, lambda t: np.float32(0.01))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("table_rows", [1, 7, 16, 17, 1000])
-def test_every_row_has_its_turn(table_rows, monkeypatch):
-    monkeypatch.setattr(catch_up, "SWEEP_STEPS", 16)
-    gradient = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), (table_rows, 2))
-    visited = set()
-    for step in range(100, 116):
-        swept = catch_up.rows_with_sweep(gradient, tf.constant(step), (table_rows, 2))
-        visited |= set(swept.indices.numpy()[1:].tolist())
-        assert np.all(swept.values.numpy()[1:] == 0)
+@given(table_rows=st.integers(1, 3000), longest=st.integers(1, 64), first=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_every_row_has_its_turn_in_every_round(table_rows, longest, first):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deferred_update, "LONGEST_ROUND", longest)
+        turns = deferred_update.Turns(table_rows)
+        assert turns.steps <= longest
+        history = 2 * turns.steps  # Steps are known modulo so many.
+        visited = {
+            int(row)
+            for step in range(first, first + turns.steps)
+            for row in turns.at(tf.constant(step % history)).numpy()
+        }
     assert visited == set(range(table_rows))
+
+
+@pytest.mark.parametrize(
+    ("table_rows", "rows_a_step", "steps"),
+    [(1, 1, 1), (60, 1, 60), (2049, 3, 683), (100_000, 16, 6250), (10_000_000, 306, 32_680)],
+)
+def test_lengths_of_rounds(table_rows, rows_a_step, steps):
+    turns = deferred_update.Turns(table_rows)
+    assert (turns.rows_a_step, turns.steps) == (rows_a_step, steps)
 
 
 def test_a_dense_gradient_for_a_table_moves_all_rows():
@@ -151,7 +165,7 @@ def test_a_dense_gradient_for_a_table_moves_all_rows():
         else:
             ids = np.unique(SHORT.ids[t])
             apply_slices(optimizer, table, ids, gradient[ids])
-    optimizer.flush()
+    optimizer.materialize_rows()
     expected = oracle.train("amsgrad", SHORT, lambda t: np.float32(0.01))
     np.testing.assert_allclose(table.numpy(), expected, rtol=0, atol=1e-8)
 
@@ -189,34 +203,67 @@ def test_a_restored_run_continues_bit_for_bit(name, tmp_path):
     assert int(restored_optimizer.iterations) == 90
 
 
-def test_building_after_the_rows_were_read_is_refused():
-    table = make_table(SHORT.start)
-    step = make_step(make_optimizer("amsgrad"), table, SHORT.target)
-    with pytest.raises(RuntimeError, match=r"built after the rows of table.* were read"):
-        step(tf.constant(SHORT.ids[0]), tf.constant(SHORT.noise[0], "float32"))
+def test_an_optimizer_that_is_built_while_the_step_is_traced_is_exact():
+    optimizer, table = make_optimizer("amsgrad", 0.01), make_table(SHORT.start, "float64")
+    train_range(optimizer, table, SHORT, range(90))
+    expected = oracle.train("amsgrad", SHORT, lambda t: np.float32(0.01))
+    np.testing.assert_allclose(table.numpy(), expected, rtol=0, atol=1e-8)
+
+
+def test_a_graph_from_before_the_optimizer_reads_current_rows():
+    table = make_table(SHORT.start, "float64")
+
+    @tf.function
+    def look():
+        return read(table, tf.range(60))
+
+    look()
+    optimizer = make_optimizer("amsgrad", 0.01)
+    with pytest.warns(UserWarning, match=r"look.* was traced before the optimizer"):
+        optimizer.build([table])
+    train_range(optimizer, table, SHORT, range(90))
+    expected = oracle.train("amsgrad", SHORT, lambda t: np.float32(0.01))
+    np.testing.assert_allclose(look().numpy(), expected, rtol=0, atol=1e-8)
 
 
 def test_another_optimizer_takes_the_table_over_up_to_date():
     first, table = make_optimizer("amsgrad", 0.01), make_table(SHORT.start, "float64")
     first.build([table])
     train_range(first, table, SHORT, range(90))
-    assert table.row_catch_up is not None
+    assert table_of(table).is_deferred
+    del first
     make_optimizer("adagrad").build([table])
-    assert table.row_catch_up is None
+    assert not table_of(table).is_deferred
     expected = oracle.train("amsgrad", SHORT, lambda t: np.float32(0.01))
-    np.testing.assert_allclose(table.numpy(), expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(stored_rows(table).numpy(), expected, rtol=0, atol=1e-8)
+
+
+def test_two_optimizers_by_turns_are_the_dense_rules_by_turns():
+    table = make_table(SHORT.start, "float64")
+    dense = make_table(SHORT.start, "float64", by_rows=False)
+    exact = [make_optimizer("amsgrad", 0.01), make_optimizer("adam", 0.02)]
+    stock = [keras.optimizers.Adam(0.01, amsgrad=True), keras.optimizers.Adam(0.02)]
+    steps = []
+    for optimizer in exact:
+        optimizer.build([table])
+        steps.append(make_step(optimizer, table, SHORT.target))
+    for optimizer in stock:
+        optimizer.build([dense])
+    for t in range(90):
+        apply(stock[t // 7 % 2], [tf.constant(SHORT.gradient(dense.numpy(), t))], [dense])
+        steps[t // 7 % 2](tf.constant(SHORT.ids[t]), tf.constant(SHORT.noise[t]))
+    np.testing.assert_allclose(table.numpy(), dense.numpy(), rtol=0, atol=1e-8)
 
 
 def test_detached_tables_are_plain_and_up_to_date():
     optimizer, table = make_optimizer("amsgrad", 0.01), make_table(SHORT.start, "float64")
     optimizer.build([table])
     train_range(optimizer, table, SHORT, range(90))
-    attached = table.row_catch_up
     with optimizer.detached():
-        assert table.row_catch_up is None
+        assert not table_of(table).is_deferred
         expected = oracle.train("amsgrad", SHORT, lambda t: np.float32(0.01))
-        np.testing.assert_allclose(table.numpy(), expected, rtol=0, atol=1e-8)
-    assert table.row_catch_up is attached
+        np.testing.assert_allclose(stored_rows(table).numpy(), expected, rtol=0, atol=1e-8)
+    assert table_of(table).is_deferred
 
 
 @settings(max_examples=40, deadline=None)

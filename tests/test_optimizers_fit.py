@@ -10,7 +10,7 @@ import pytest
 from optimizer_training import RowTable, make_optimizer, raw
 
 from tf_compemb import layers, optimizers
-from tf_compemb._keras import BACKEND, LEGACY, keras, register
+from tf_compemb._keras import BACKEND, keras, register
 
 if BACKEND != "tensorflow":
     pytest.skip("row updates exist on TensorFlow only", allow_module_level=True)
@@ -84,7 +84,6 @@ def test_fit_is_stock_training(name):
         "adam": lambda: keras.optimizers.Adam(0.01),
         "amsgrad": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
     }[name]()
-    # `fit` has flushed at its end.
     assert_close(model, dense_fit(stock, ids, labels, 3))
 
 
@@ -186,40 +185,6 @@ def test_no_op_of_a_step_has_the_tables_size(name, clipping):
     handle = raw(table_of(model)).handle
     inside = next(i for o, i in concrete.graph.captures if o is handle)
     assert "ReadVariableOp" not in {op.type for op in inside.consumers()}
-
-
-def test_the_flush_callback_serves_those_who_read_whole_tables():
-    ids, labels = data()
-    seen = []
-
-    class Copy(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            table = table_of(self.model)
-            pending = table.row_catch_up.pending(tf.range(ROWS).numpy()).numpy()
-            seen.append(np.abs(pending).max())
-
-    model = make_model(make_optimizer("amsgrad", 0.01))
-    fit(model, ids, labels, epochs=1, callbacks=[Copy()])
-    fit(model, ids, labels, epochs=1, callbacks=[optimizers.FlushRows(), Copy()])
-    assert seen[0] > 1e-4
-    assert seen[1] == 0
-
-
-@pytest.mark.skipif(not LEGACY, reason="Keras 3 builds the optimizer before it traces")
-def test_tf_keras_needs_the_optimizer_built_or_the_callback():
-    ids, labels = data()
-
-    def unbuilt():
-        model = make_model("sgd")
-        model.compile(optimizer=make_optimizer("amsgrad", 0.01), loss="mse")
-        return model
-
-    with pytest.raises(RuntimeError, match=r"Call optimizer\.build\(model\.trainable_variables\)"):
-        fit(unbuilt(), ids, labels)
-    model, built = unbuilt(), make_model(make_optimizer("amsgrad", 0.01))
-    fit(model, ids, labels, callbacks=[optimizers.FlushRows()])
-    fit(built, ids, labels)
-    np.testing.assert_array_equal(table_of(model).numpy(), table_of(built).numpy())
 
 
 def test_two_replicas_train_like_one():

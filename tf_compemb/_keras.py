@@ -198,25 +198,14 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
     saved_by_owner = False
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the variables into a file, with their rows up to date."""
+        """Writes the variables into a file."""
         if not self.saved_by_owner:
-            self.flush_rows()
             super().save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the variables from a file."""
         if not self.saved_by_owner:
             super().load_own_variables(store)
-
-    def flush_rows(self) -> None:
-        """Applies to every row of the tables what an exact optimiser still owes it."""
-        for variable in self._trainable_variables_here():
-            # Set by exact row optimisers, see `tf_compemb.optimizers.catch_up`.
-            if getattr(variable, "row_catch_up", None) is not None:
-                variable.row_catch_up.flush()
-
-    def _trainable_variables_here(self) -> list[Any]:
-        return self._trainable_weights if LEGACY else self._trainable_variables
 
 
 def gather_rows(variable: Any, ids: Any) -> Any:

@@ -310,8 +310,6 @@ class EmbeddingCollection(Layer):
 
     def save_own_variables(self, store: Any) -> None:
         """Writes each field's variables as "field/variable", whether fields are fused or not."""
-        for lookup in self.lookups:
-            lookup.flush_rows()
         write_entries(self._stored_variables(), store)
 
     def load_own_variables(self, store: Any) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tf_compemb.optimizers.adagrad import Adagrad as Adagrad
     from tf_compemb.optimizers.adam import Adam as Adam
     from tf_compemb.optimizers.adam import AMSGrad as AMSGrad
-    from tf_compemb.optimizers.flush_callback import FlushRows as FlushRows
-    from tf_compemb.optimizers.flush_callback import flush_rows as flush_rows
     from tf_compemb.optimizers.lazy_adam import LazyAdam as LazyAdam
     from tf_compemb.optimizers.row_wise_adagrad import RowWiseAdagrad as RowWiseAdagrad
     from tf_compemb.optimizers.sgd import SGD as SGD
@@ -31,8 +29,6 @@ _MODULES = {
     "Adam": "adam",
     "AMSGrad": "adam",
     "LazyAdam": "lazy_adam",
-    "FlushRows": "flush_callback",
-    "flush_rows": "flush_callback",
 }
 
 __getattr__, __dir__ = names_on_first_use(__name__, _MODULES)

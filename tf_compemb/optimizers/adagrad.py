@@ -43,7 +43,7 @@ class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc, name-
                 shape=self.accumulator_shape(variable),
                 initializer=ConstantRows(self.initial_accumulator_value),
                 dtype=variable.dtype,
-                name="accumulator",
+                name=self.state_name(variable, "accumulator"),
             )
             for variable in variables
         ]

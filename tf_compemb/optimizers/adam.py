@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from tf_compemb._keras import BACKEND, LEGACY, add_slices, register
+from tf_compemb._keras import BACKEND, add_slices, register
 from tf_compemb.optimizers.idle_series import idle_weights
-from tf_compemb.optimizers.row_adam import Moments, RowAdam
-from tf_compemb.optimizers.row_updates import is_row_table
+from tf_compemb.optimizers.row_adam import RowAdam
+from tf_compemb.storage.table_rows import expect_deferred_updates, table_of
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    from tf_compemb.optimizers import catch_up
+    from tf_compemb.optimizers.deferred_update import AdamRule, DeferredUpdate
 
 
 @register
@@ -23,18 +23,15 @@ class Adam(RowAdam):
 
     Rows that a batch does not read still move under the dense rule. Here they are stored as last
     updated, and the steps they missed are added in closed form whenever they are read and before
-    they are next updated, so that training, evaluation and prediction see the dense rule's rows.
-    A table costs 4 bytes a row beyond the moments; all tables share 0.5 MiB (AMSGrad) or 3 MiB
-    (Adam with its usual betas).
+    they are next updated, so that training, evaluation, prediction and all that saves or copies
+    the table see the dense rule's rows. A table costs 4 bytes a row beyond the moments, and its
+    history of steps at most 3 MiB (Adam with its usual betas) or 0.5 MiB (AMSGrad).
 
-    The optimiser must be built before the training step is traced. Keras 3's `fit` does that;
-    elsewhere call `optimizer.build(model.trainable_variables)`, under a strategy in its scope.
-
-    Rows under a constraint keep it when they are read, updated or flushed, but the movement of the
+    Rows under a constraint keep it when they are read, updated or saved, but the movement of the
     steps that they missed is added up without it.
 
-    Variables without `row_catch_up` take the stock rule, sparse gradients made dense. On the JAX
-    and torch backends this is the stock optimiser: gradients are dense there.
+    Variables that are no tables take the stock rule, sparse gradients made dense. On the JAX and
+    torch backends this is the stock optimiser: gradients are dense there.
 
     Args:
         learning_rate: Float, or a `LearningRateSchedule`. May change at any step.
@@ -51,159 +48,103 @@ class Adam(RowAdam):
     False
     """
 
-    counts_steps = True
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle_weights = idle_weights(self.beta_1, self.beta_2, self.amsgrad)
-        self._history: Any = None
-        self._attached: list = []  # by the index of the variable; None for those that are no tables
+        idle_weights(self.beta_1, self.beta_2, self.amsgrad)  # Refuses betas.
+        if BACKEND == "tensorflow":
+            self.place = expect_deferred_updates(self)
+
+    @property
+    def rule(self) -> AdamRule:
+        """What the movement of idle rows depends on."""
+        return AdamRule(self.beta_1, self.beta_2, self.epsilon, self.amsgrad)
 
     def build(self, variables: Any) -> None:
-        """Creates the moments and attaches to the tables."""
+        """Creates the moments and begins to defer updates of the tables."""
         if self.is_built:
             return
         super().build(variables)
-        if BACKEND == "tensorflow" and any(is_row_table(variable) for variable in variables):
-            self._history = catch_up.StepHistory(self._add_step_sums(), self._idle_weights)
-            self._attached = [
-                stored and catch_up.RowCatchUp(self, variable, stored, self._history)
-                for variable, stored in zip(variables, self._table_moments, strict=True)
-            ]
-            self._attach()
+        for deferred_update in self._deferred_updates():
+            deferred_update.attach(self)
 
-    def flush(self) -> None:
+    def deferred_update(self, table: Any) -> DeferredUpdate:
+        """What a table needs before this optimiser is built; `build` takes it over."""
+        return DeferredUpdate(table, self.rule, _variable)
+
+    def add_table_moments(self, variable: Any) -> DeferredUpdate:
+        """Makes what updates of a table need, or takes over what was made before."""
+        table = table_of(variable)
+        reserved = table.reserved_for(self.rule)
+        creators = [] if reserved is None else [_giving(v) for v in reserved.variables]
+
+        def add(shape: tuple[int, ...], dtype: str, initializer: Any, name: str) -> Any:
+            with tf.variable_creator_scope(creators.pop(0)) if creators else nullcontext():
+                name = self.state_name(variable, name)
+                return self.add_raw_variable(shape, dtype, initializer, name)
+
+        deferred_update = DeferredUpdate(table, self.rule, add)
+        return deferred_update if reserved is None else reserved
+
+    def materialize_rows(self) -> None:
         """Applies to every row of every table the steps that it missed. Visits whole tables."""
-        for attached in filter(None, self._attached):
-            attached.flush()
+        for deferred_update in self._deferred_updates():
+            deferred_update.materialize()
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Flushes, and lets the tables be read as plain variables inside the block.
+        """Brings tables up to date and lets them be read as plain variables inside the block.
 
         For exporting a model in training: what is traced inside holds no optimiser state. Do not
         train inside.
         """
-        self.flush()
-        for attached in filter(None, self._attached):
-            attached.table.row_catch_up = None
+        found = self._deferred_updates()
+        for deferred_update in found:
+            deferred_update.detach()
         try:
             yield
         finally:
-            self._attach()
+            for deferred_update in found:
+                deferred_update.attach(self)
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Flushes; Keras calls this at the end of `fit`."""
-        self.flush()
+        """Brings tables up to date; Keras calls this at the end of `fit`."""
+        self.materialize_rows()
         super().finalize_variable_values(var_list)
 
-    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
-        """Applies one step; Keras 3 calls this."""
-        return self._recorded(super().apply, grads, trainable_variables)
-
-    def apply_gradients(self, grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
-        """Applies one step to pairs of gradient and variable."""
-        apply = super().apply_gradients
-        if not LEGACY:
-            return apply(grads_and_vars)  # calls `apply`
-        return self._recorded(apply, list(grads_and_vars), *args, **kwargs)
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the optimiser's variables into a file, as of tables that are up to date."""
+        self.materialize_rows()
+        super().save_own_variables(store)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
         """Updates one variable; Keras calls this."""
         sparse = BACKEND == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
-        attached = self._attached_to(variable)
-        if attached is None:
+        deferred_update = self._deferred_update_of(variable)
+        if deferred_update is None:
             self.dense_step(_dense(gradient) if sparse else gradient, variable, learning_rate)
-            return
-        if sparse:
-            self._refuse_unread(attached)
-            gradient = catch_up.rows_with_sweep(gradient, self.iterations, tuple(variable.shape))
-            super().update_step(gradient, variable, learning_rate)
+        elif sparse:
+            super().update_step(deferred_update.rows_of_step(gradient), variable, learning_rate)
         else:
             rate = tf.cast(self._rate(learning_rate), variable.dtype)
             self.update_rows(variable, tf.range(variable.shape[0]), gradient, rate)
 
     def update_rows(self, variable: Any, rows: Any, gradient: Any, learning_rate: Any) -> None:
         """Brings rows of a table up to date, then makes one step on them."""
-        step = self.iterations + 1
-        weights, moments = self._rows_after(self.iterations, variable, rows)
-        size = self.step_size(learning_rate, step)
-        weights, moments = self.step_rows(weights, moments, gradient, size)
-        self._write_rows_after(step, variable, rows, weights, moments)
+        size = self.step_size(learning_rate, self.iterations + 1)
 
-    def flush_table(self, table: Any) -> None:
-        """Applies to every row of one table the steps that it missed."""
-        strategy = self._distribution_strategy
-        with strategy.scope():
-            variable = table if LEGACY else table.value
-            strategy.extended.update(variable, self._flush_variable, group=False)
+        def change(weights: Any, moments: Any) -> Any:
+            return self.step_rows(weights, moments, gradient, size)
 
-    def _flush_variable(self, variable: Any) -> None:
-        now = catch_up.step_number(self.iterations, variable.dtype)
-        total = variable.shape[0]
-        for start in range(0, total, catch_up.FLUSH_ROWS):
-            rows = tf.range(start, min(start + catch_up.FLUSH_ROWS, total))
-            last_step = self.moments_of(variable).read(rows).last_step
-            rows = tf.boolean_mask(rows, last_step[:, 0] != now)
-            brought = self._rows_after(self.iterations, variable, rows)
-            self._write_rows_after(self.iterations, variable, rows, *brought)
+        self._deferred_update_of(variable).step(variable, rows, change, size)
 
-    def _rows_after(self, step: Any, variable: Any, rows: Any) -> tuple[Any, Moments]:
-        """Rows and moments as the dense rule has them after `step`, the last step made."""
-        stored = self.moments_of(variable).read(rows)
-        idle = catch_up.steps_between(stored.last_step, step)
-        weights = tf.gather(variable, rows) - self._history.movement(stored, self.epsilon)
-        first = stored.first * catch_up.decay(self.beta_1, idle, weights.dtype)
-        second = stored.second * catch_up.decay(self.beta_2, idle, weights.dtype)
-        return self.constrained(variable, weights), Moments(first, second, stored.largest_second)
+    def _deferred_update_of(self, variable: Any) -> Any:
+        if BACKEND != "tensorflow":
+            return None
+        return self._table_moments[self.variable_index(variable)]
 
-    def _write_rows_after(
-        self, step: Any, variable: Any, rows: Any, weights: Any, moments: Moments
-    ) -> None:
-        last_step = catch_up.step_number(step, weights.dtype)
-        moments.last_step = tf.fill([tf.shape(rows)[0], 1], last_step)
-        self.write_weights(variable, rows, weights)
-        self.moments_of(variable).write(rows, moments)
-
-    def _recorded(self, apply: Callable, grads: Any, *args: Any, **kwargs: Any) -> Any:
-        """Applies a step, then enters its size in the history."""
-        if BACKEND != "tensorflow" or len(grads) == 0:
-            return apply(grads, *args, **kwargs)
-        rate, step = tf.identity(self._rate_of_step()), tf.identity(self.iterations + 1)
-        result = apply(grads, *args, **kwargs)
-        if self._history is not None:
-            dtype = next(filter(None, self._attached)).table.dtype
-            self._history.advance(step, self.step_size(tf.cast(rate, dtype), step))
-        return result
-
-    def _rate_of_step(self) -> Any:
-        """The learning rate of the step about to be made."""
-        if LEGACY and callable(self._learning_rate):
-            return self._learning_rate(self.iterations)
-        return self.learning_rate
-
-    def _attached_to(self, variable: Any) -> Any:
-        return self._attached[self.variable_index(variable)] if self._attached else None
-
-    def _attach(self) -> None:
-        for attached in filter(None, self._attached):
-            attached.table.row_catch_up = attached
-
-    def _refuse_unread(self, attached: Any) -> None:
-        if attached.was_read or (tf.executing_eagerly() and self.iterations == 0):
-            return
-        raise RuntimeError(
-            f"{type(self).__name__} was built after the rows of {attached.table.name} were read, "
-            "so they were read without the steps that idle rows have missed. Call "
-            "optimizer.build(model.trainable_variables) before the first training step."
-        )
-
-    def _add_step_sums(self) -> Any:
-        shape = (catch_up.HISTORY_STEPS, self._idle_weights.shape[1])
-        sums = self.add_variable(
-            shape=shape, dtype="float64", initializer="zeros", name="step_sums"
-        )
-        return sums if LEGACY else sums.value
+    def _deferred_updates(self) -> list[DeferredUpdate]:
+        """Those of its tables."""
+        return list(filter(None, getattr(self, "_table_moments", [])))
 
 
 @register
@@ -227,3 +168,14 @@ class AMSGrad(Adam):
 def _dense(gradient: Any) -> Any:
     """A sparse gradient as a dense one, duplicates added."""
     return add_slices(gradient.values, gradient.indices, gradient.dense_shape[0])
+
+
+def _variable(shape: tuple[int, ...], dtype: Any, initializer: Any, name: str) -> Any:
+    """A variable of no optimiser yet."""
+    zeros = tf.zeros_initializer() if initializer == "zeros" else initializer
+    return tf.Variable(lambda: zeros(shape, dtype), dtype=dtype, trainable=False, name=name)
+
+
+def _giving(variable: Any) -> Any:
+    """For `tf.variable_creator_scope`: instead of a new variable, one that there is."""
+    return lambda next_creator, **_: variable

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, keras
-from tf_compemb.optimizers.row_updates import RowUpdates, is_row_table, write_rows
+from tf_compemb.optimizers.row_updates import RowUpdates, write_rows
 from tf_compemb.storage.in_place import ConstantRows
+from tf_compemb.storage.table_rows import is_table
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -44,6 +45,9 @@ class TableMoments:
             layer of mixed precision would be cast whole.
         amsgrad: Whether it holds `largest_second`.
         counted: Whether it holds `last_step`.
+
+    Attributes:
+        columns: Numbers of a row of the variable.
     """
 
     def __init__(self, variable: Any, amsgrad: bool, counted: bool) -> None:
@@ -53,6 +57,7 @@ class TableMoments:
         wide = 3 if amsgrad else 2
         width = (variable.shape[1] - counted) // wide
         self._sizes = [width] * wide + [1] * counted
+        self.columns: int = variable.shape[1]
 
     def read(self, rows: Any) -> Moments:
         """Gathers the moments of rows of any shape."""
@@ -89,9 +94,6 @@ class SeparateMoments:
 class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-defined]
     """Keeps a table's moments in one variable, those of other variables in Keras' slots."""
 
-    # Whether a table's moments say when a row was last updated.
-    counts_steps = False
-
     def build(self, variables: Any) -> None:
         """Creates the moments."""
         if self.is_built:
@@ -107,7 +109,7 @@ class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-def
         if self.amsgrad:
             self._velocity_hats = [self._add_slot(v, "velocity_hat") for v in variables]
         self._table_moments = [
-            self._add_table_moments(variable) if is_row_table(variable) else None
+            self.add_table_moments(variable) if is_table(variable) else None
             for variable in variables
         ]
         if LEGACY:
@@ -144,21 +146,28 @@ class RowAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc, name-def
         return learning_rate * tf.sqrt(correction_2) / correction_1
 
     def _add_slot(self, variable: Any, name: str) -> Any:
-        if is_row_table(variable):
+        if is_table(variable):
             return None
         return self.add_variable_from_reference(variable, name)
 
-    def _add_table_moments(self, table: Any) -> TableMoments:
-        rows, width = table.shape
-        columns = width * (3 if self.amsgrad else 2) + self.counts_steps
-        variable = self.add_variable(
-            shape=(rows, columns), dtype=table.dtype, initializer=ConstantRows(0.0), name="moments"
-        )
-        return TableMoments(variable if LEGACY else variable.value, self.amsgrad, self.counts_steps)
+    def add_table_moments(self, variable: Any) -> Any:
+        """Makes where the moments of a table are, to `read` and `write`."""
+        rows, width = variable.shape
+        shape = (rows, width * (3 if self.amsgrad else 2))
+        name = self.state_name(variable, "moments")
+        moments = self.add_raw_variable(shape, variable.dtype, ConstantRows(0.0), name)
+        return TableMoments(moments, self.amsgrad, counted=False)
+
+    def add_raw_variable(
+        self, shape: tuple[int, ...], dtype: Any, initializer: Any, name: str
+    ) -> Any:
+        """Makes a variable of the optimiser, and returns TensorFlow's own."""
+        variable = self.add_variable(shape=shape, dtype=dtype, initializer=initializer, name=name)
+        return variable if LEGACY else variable.value
 
 
 def _refuse_narrow_tables(variables: Any) -> None:
-    for table in filter(is_row_table, variables):
+    for table in filter(is_table, variables):
         dtype = tf.as_dtype(table.dtype).name
         if dtype not in ("float32", "float64"):
             raise ValueError(

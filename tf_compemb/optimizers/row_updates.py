@@ -8,6 +8,7 @@ from typing import Any
 from tf_compemb._keras import BACKEND, LEGACY, add_slices
 from tf_compemb.native_kernels import kernels_for, product_gradients
 from tf_compemb.storage.row_constraint import taken_constraint
+from tf_compemb.storage.table_rows import is_table, table_of
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -21,15 +22,6 @@ REFUSED_OPTIONS = {
     "adaptive_epsilon": "idle rows would need it at every missed step. Use a constant epsilon",
     "loss_scale_factor": "Keras cannot divide sparse gradients by it. Use LossScaleOptimizer",
 }
-
-
-def is_row_table(variable: Any) -> bool:
-    """Whether a variable is a table whose layer reads it by rows.
-
-    Such a variable has the attribute `row_catch_up`: None, or what an exact optimiser put there
-    (see `tf_compemb.optimizers.catch_up.RowCatchUp`).
-    """
-    return hasattr(variable, "row_catch_up")
 
 
 def merge_duplicates(gradient: Any) -> tuple[Any, Any]:
@@ -89,19 +81,23 @@ class RowUpdates:
         super().build(variables)  # type: ignore[misc]
 
     def prepare_tables(self, variables: Any) -> None:
-        """Takes the tables, and constraints of single rows, over from their last optimiser.
+        """Takes constraints of single rows over from their last optimiser.
 
         Raises:
             ValueError: A table has a constraint of another kind.
         """
-        self._tables = {i for i, variable in enumerate(variables) if is_row_table(variable)}
+        self._tables = {i for i, variable in enumerate(variables) if is_table(variable)}
         self._row_constraints = [
-            taken_constraint(variable) if is_row_table(variable) else None for variable in variables
+            taken_constraint(table_of(variable)) if is_table(variable) else None
+            for variable in variables
         ]
-        for table in filter(is_row_table, variables):
-            if table.row_catch_up is not None:
-                table.row_catch_up.flush()
-                table.row_catch_up = None
+        for variable in filter(is_table, variables):
+            table_of(variable).forget_former_optimizers()
+
+    def state_name(self, variable: Any, name: str) -> str:
+        """Names a variable's state; HDF5 files need a name for each, as Keras' slots have."""
+        path = str(getattr(variable, "path", None) or variable.name)
+        return f"{path.split(':')[0].replace('/', '_')}_{name}"
 
     def variable_index(self, variable: Any) -> int:
         """Position of a variable among those the optimiser was built with."""

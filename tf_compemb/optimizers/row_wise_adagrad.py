@@ -6,7 +6,7 @@ from typing import Any
 
 from tf_compemb._keras import BACKEND, ops, register
 from tf_compemb.optimizers.adagrad import Adagrad
-from tf_compemb.optimizers.row_updates import is_row_table
+from tf_compemb.storage.table_rows import is_table
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -34,7 +34,7 @@ class RowWiseAdagrad(Adagrad):
 
     def accumulator_shape(self, variable: Any) -> tuple[int, ...]:
         """(rows, 1) for a table, the variable's own shape otherwise."""
-        return (variable.shape[0], 1) if is_row_table(variable) else tuple(variable.shape)
+        return (variable.shape[0], 1) if is_table(variable) else tuple(variable.shape)
 
     def dense_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """The stock rule; for a table, the row-wise rule on all rows."""

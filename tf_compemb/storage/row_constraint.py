@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tf_compemb._keras import BACKEND, LEGACY, keras, ops
+from tf_compemb.storage.table_rows import Table
 
 
 class RowConstraint(keras.constraints.Constraint):  # type: ignore[misc, name-defined]
@@ -54,7 +55,7 @@ def constrain(variable: Any, constraint: RowConstraint | None) -> None:
         variable.constraint = constraint
 
 
-def taken_constraint(table: Any) -> RowConstraint | None:
+def taken_constraint(table: Table) -> RowConstraint | None:
     """The constraint of a table's rows, which from now on its row optimiser applies, or None.
 
     Where gradients are dense, outside TensorFlow, Keras goes on applying it.
@@ -62,16 +63,16 @@ def taken_constraint(table: Any) -> RowConstraint | None:
     Raises:
         ValueError: The table has a constraint that could not be applied by rows.
     """
-    constraint = getattr(table, "constraint", None)
+    constraint = getattr(table.variable, "constraint", None)
     if constraint is None:
-        return getattr(table, "row_constraint", None)
+        return table.row_constraint
     if not isinstance(constraint, RowConstraint):
         raise ValueError(
-            f"The table {table.name} has a constraint, which would visit every row at "
+            f"The table {table.variable.name} has a constraint, which would visit every row at "
             "every step. Remove the constraint."
         )
     if BACKEND != "tensorflow":
         return None
     table.row_constraint = constraint
-    constrain(table, None)
+    constrain(table.variable, None)
     return constraint

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_compemb._keras import LEGACY, gather_rows, ops
+from tf_compemb._keras import ops
 from tf_compemb.native_kernels import may_read
-from tf_compemb.storage import small_table
+from tf_compemb.storage.table_rows import table_of
 from tf_compemb.storage.uniform_rows import UniformRows
 
 if TYPE_CHECKING:
@@ -52,14 +52,11 @@ class TableSpec:
         """Adds the table's variable to a layer and returns it."""
         if initializer is None:
             initializer = self.initializer or UniformRows([(self.rows, self.limit)])
-        table = layer.add_exact_weight(
+        variable = layer.add_exact_weight(
             name, (self.rows, self.width), initializer, "float32", trainable=True
         )
-        # Where an exact row optimiser leaves what rows lack; see `tf_compemb.optimizers.catch_up`.
-        table.row_catch_up = None
-        # While a model is exported: ids to float32 rows of what is served instead of the variable.
-        table.served_rows = None
-        return table
+        table_of(variable)
+        return variable
 
 
 @dataclass(frozen=True)
@@ -156,16 +153,7 @@ def read_rows(
         neutral: None, or what the row after the last holds, an untrained row of one number.
             For small tables.
     """
-    count = variable.shape[0]
-    if variable.served_rows is not None:
-        rows = _served_rows(variable, ids, neutral)
-    elif neutral is not None or count <= small_table.SMALL_TABLE:
-        rows = small_table.gather_with_dense_gradient(_all_rows(variable), ids, neutral)
-    else:
-        rows = _rows_of_large_table(variable, ids)
-        if variable.row_catch_up is not None:
-            rows = rows + variable.row_catch_up.pending(ids)
-    return rows if dtype == "float32" else ops.cast(rows, dtype)
+    return table_of(variable).read(ids, dtype, neutral)
 
 
 def read_products(
@@ -190,33 +178,9 @@ def read_products(
     """
     if dtype != "float32" or not may_read():
         return None
-    if any(v.served_rows is not None or v.row_catch_up is not None for v in variables):
+    tables = [table_of(variable) for variable in variables]
+    if any(table.served_rows is not None or table.is_deferred for table in tables):
         return None
     from tf_compemb.native_kernels.reading import products_by_kernel
 
-    return products_by_kernel([v if LEGACY else v.value for v in variables], ids, groups, message)
-
-
-def _rows_of_large_table(variable: Any, ids: Any) -> Any:
-    if may_read():
-        from tf_compemb.native_kernels.reading import rows_by_kernel
-
-        rows = rows_by_kernel(variable if LEGACY else variable.value, ids)
-        if rows is not None:
-            return rows
-    return gather_rows(variable, ids)
-
-
-def _all_rows(variable: Any) -> Any:
-    rows = ops.convert_to_tensor(variable)
-    if variable.row_catch_up is not None:
-        rows = rows + variable.row_catch_up.pending(np.arange(variable.shape[0]))
-    return rows
-
-
-def _served_rows(variable: Any, ids: Any, neutral: float | None) -> Any:
-    if neutral is None:
-        return variable.served_rows(ids)
-    count = variable.shape[0]
-    rows = variable.served_rows(ops.minimum(ids, count - 1))
-    return ops.where(ops.expand_dims(ids == count, -1), ops.cast(neutral, rows.dtype), rows)
+    return products_by_kernel([table.raw_variable for table in tables], ids, groups, message)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_compemb.optimizers import flush_rows
+from tf_compemb.storage.current_variable import rows_as_stored
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.run_directory import RunDirectory
 
@@ -32,7 +32,6 @@ class Checkpoints:
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.best_loss = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
         self.best_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._model = model
         everything = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
@@ -61,7 +60,8 @@ class Checkpoints:
         self.epoch.assign(epoch)
         self.step_in_epoch.assign(step_in_epoch)
         self.seconds.assign(seconds)
-        self._newest.save()
+        with rows_as_stored():  # The optimiser is in it too, and has what they lack.
+            self._newest.save()
 
     def restore(self) -> None:
         """Restores the newest checkpoint; a run that has none yet starts anew.
@@ -73,7 +73,8 @@ class Checkpoints:
         if path is None:
             return
         try:
-            self._newest.checkpoint.restore(path).assert_existing_objects_matched()
+            with rows_as_stored():
+                self._newest.checkpoint.restore(path).assert_existing_objects_matched()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise UserError(
                 f"The checkpoint {path} cannot be restored ({str(error).splitlines()[0]}); it was "
@@ -81,13 +82,8 @@ class Checkpoints:
             ) from error
 
     def keep_if_best(self, epoch: int, validation_loss: float) -> None:
-        """Keeps the model's weights if no earlier epoch had a lower validation loss.
-
-        Rows that an exact optimiser has not brought up to date are, first: the weights are kept
-        without the optimiser.
-        """
+        """Keeps the model's weights if no earlier epoch had a lower validation loss."""
         if validation_loss < float(self.best_loss.numpy()):
-            flush_rows(self._model.optimizer)
             self.best_loss.assign(validation_loss)
             self.best_epoch.assign(epoch)
             self._best.save()

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tf_compemb import native_kernels
 from tf_compemb._keras import keras
-from tf_compemb.optimizers import flush_rows
 from tf_compemb.training import build, report
 from tf_compemb.training.checkpoints import Checkpoints
 from tf_compemb.training.data_source import best_achievable
@@ -194,7 +193,6 @@ class Trainer:
 
         The weights are those of the epoch with the lowest validation loss.
         """
-        flush_rows(self.model.optimizer)
         best_epoch = self.checkpoints.restore_best()
         validation = self.validate()
         test = self.evaluator(self.data.batches("test", self._evaluation_batch()))

@@ -17,6 +17,7 @@ from tf_compemb.layers.decomposition._folded import FoldedEmbedding
 from tf_compemb.layers.registry import method
 from tf_compemb.storage.row_constraint import SparseRows, constrain
 from tf_compemb.storage.table import Spec, StateSpec, TableSpec
+from tf_compemb.storage.table_rows import table_of
 
 
 @method("ant")
@@ -113,7 +114,7 @@ class ANTEmbedding(FoldedEmbedding):
     def lookup(self, ids: Any) -> Any:
         """The combination of the anchors."""
         rows = self.rows("transform", ids)
-        if self.transform.row_catch_up is not None:
+        if table_of(self.transform).is_deferred:
             # What an exact optimiser adds to a row for the steps it missed knows no constraint.
             rows = rows + ops.stop_gradient(SparseRows(self.nonzeros)(rows) - rows)
         if self.penalty and in_training():
@@ -126,7 +127,6 @@ class ANTEmbedding(FoldedEmbedding):
         """How many numbers of the combinations are stored: one at least."""
         if not self.built:
             return self.nonzeros * self.input_dim
-        self.flush_rows()
         return max(1, int(np.count_nonzero(ops.convert_to_numpy(self.transform))))
 
     @property

@@ -14,6 +14,7 @@ from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.hashing._frequent_ids import FrequentIdsEmbedding
 from tf_compemb.layers.registry import method
 from tf_compemb.storage.table import Spec, StateSpec, TableSpec, read_rows
+from tf_compemb.storage.table_rows import table_of
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -194,9 +195,7 @@ class CAFEEmbedding(CompressedEmbedding):
     def _promote(self, ids: Any, rows: Any) -> None:
         """Starts rows of the hot table with the shared rows, so that no vector jumps."""
         values = read_rows(self.cold, tf.cast(ids, id_dtype()) % self.num_buckets, "float32")
-        if self.hot.row_catch_up is not None:
-            values -= self.hot.row_catch_up.pending(rows)
-        _tensorflow_variable(self.hot).scatter_update(tf.IndexedSlices(values, rows))
+        table_of(self.hot).write(rows, values)
 
     def hot_ids(self) -> dict[int, int]:
         """The important ids and their rows in the hot table."""
