@@ -203,7 +203,8 @@ class DeferredUpdate:
         """
         with rows_as_stored():
             now = tf.math.floormod(self._clock() + 1, self._length)
-            self._write(variable, rows, *change(*self._rows_now(variable, rows)), now)
+            weights, moments = change(*self._rows_now(variable, rows))
+            self._write(variable, rows, weights, moments, now)
             self._history.advance(tf.cast(now, tf.int64), step_size)
             self._write_clock(now)
             if self.stays_current:
@@ -213,7 +214,8 @@ class DeferredUpdate:
         """Writes what distinct rows lack."""
         with rows_as_stored():
             variable = self._table.raw_variable
-            self._write(variable, rows, *self._rows_now(variable, rows), self._clock())
+            weights, moments = self._rows_now(variable, rows)
+            self._write(variable, rows, weights, moments, self._clock())
 
     def materialize(self) -> None:
         """Writes what every row lacks. Visits the whole table, unless no step was made since."""
@@ -237,7 +239,8 @@ class DeferredUpdate:
             rows = tf.range(start, min(start + MATERIALIZED_ROWS, total))
             last_step = self._stored.read(rows).last_step
             rows = tf.boolean_mask(rows, last_step[:, 0] != now)
-            self._write(variable, rows, *self._rows_now(variable, rows), now)
+            weights, moments = self._rows_now(variable, rows)
+            self._write(variable, rows, weights, moments, now)
         self._write_clock(now, materialized=True)
 
     def _is_materialized(self) -> bool:

@@ -54,7 +54,7 @@ def give_current_rows(
 
 
 @functools.cache
-def _current_class(cls: type) -> type:
+def _current_class(cls: Any) -> type:
     # That a variable has this one decides how TensorFlow converts it.
     own = {"__tf_tensor__": _converted} if hasattr(cls, "__tf_tensor__") else {}
     return type(f"Current{cls.__name__}", (_CurrentRows, cls), own)
