@@ -1,6 +1,7 @@
 """Whatever arrives on its ports, the server answers with a code, goes on, and stays small."""
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
@@ -171,6 +172,23 @@ def test_json_of_any_form(server, key, value, signature, verb):
 
 
 @FUZZ
+@given(
+    body=st.binary(max_size=200), first=st.integers(0, 60), encoding=st.sampled_from(["gzip", "x"])
+)
+def test_random_encoded_bodies(server, body, first, encoding):
+    """Gzip with bytes changed somewhere, or what says that it is gzip."""
+    whole = gzip.compress(BODY)
+    for content in (body, whole[:first] + body + whole[first + len(body) :]):
+        with exchange(server, encoded(encoding, content)) as answer:
+            assert answer[:12] in (
+                b"HTTP/1.1 200",
+                b"HTTP/1.1 400",
+                b"HTTP/1.1 413",
+                b"HTTP/1.1 415",
+            )
+
+
+@FUZZ
 @given(body=st.binary(max_size=200))
 def test_random_bodies(server, body):
     status, answer = server.rest("POST", "/v1/models/toy:predict", body)
@@ -211,6 +229,13 @@ def test_random_bytes_on_the_grpc_port(server, sent):
 
 
 BODY = b'{"instances": [[1]]}'
+# 50 MB that say they are 1000 bytes.
+BOMB = gzip.compress(bytes(50_000_000))[:-4] + (1000).to_bytes(4, "little")
+
+
+def encoded(encoding, body):
+    sent = head("POST", len(body)).replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n")
+    return sent % encoding.encode() + body
 
 
 @pytest.mark.parametrize(
@@ -228,7 +253,11 @@ BODY = b'{"instances": [[1]]}'
         (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", b"4"),
         (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x: y\r\n" * 20_000 + b"\r\n", b"431"),
-        (head("POST", 4).replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), b"415"),
+        (encoded("br", BODY), b"415"),
+        (encoded("gzip", BODY), b"400"),
+        (encoded("gzip", gzip.compress(BODY)), b"200"),
+        (encoded("gzip", gzip.compress(BODY + b" " * (2 << 20))), b"413"),
+        (encoded("gzip", BOMB), b"400"),
         (
             b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY),
