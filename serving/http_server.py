@@ -62,8 +62,8 @@ class Request:
         return decompressed(self.body) if self.gzipped else self.body
 
     def size(self) -> int:
-        """Bytes that it takes with its content decompressed."""
-        return len(self.body) + (declared_size(self.body) if self.gzipped else 0)
+        """Bytes of its content, decompressed."""
+        return declared_size(self.body) if self.gzipped else len(self.body)
 
 
 @dataclass(frozen=True)

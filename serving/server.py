@@ -26,7 +26,10 @@ from tf_compemb.serving.workers import Workers
 
 _log = logging.getLogger("tf_compemb.serving")
 
-_LARGEST_AT_ONCE = 4  # Requests of the largest size that may run or wait at the same time.
+# Over gRPC, four requests of the largest size may run or wait at the same time; over REST one: a
+# parsed message takes about twice its bytes, JSON up to 31 times as many, if it is empty lists.
+_LARGEST_AT_ONCE = 4
+_REST_COUNTS = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ServerOptions:
         grpc_port: Its port for gRPC; 0 for any that is free.
         rest_port: Its port for REST; 0 for any that is free.
         max_request_bytes: Of a request, decompressed, and of a tensor in it. All requests that run
-            or wait hold four times as many at most.
+            or wait have four times as many at most; those over REST count four times.
         max_requests: Requests that run or wait at the same time.
         threads: Requests that run at the same time.
         request_seconds: For a REST request to arrive and for its response to be taken.
@@ -115,7 +118,8 @@ class ModelServer:
 
     async def _respond(self, request: Request) -> Answer:
         try:
-            return await self._workers.run(self._rest_api.answer, request, size=request.size())
+            size = _REST_COUNTS * request.size()
+            return await self._workers.run(self._rest_api.answer, request, size=size)
         except NativeError as error:
             return refusal(error)
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,6 +16,8 @@ from tensorflow_serving.apis import (
     model_management_pb2,
     regression_pb2,
 )
+
+from tf_compemb.serving.server import ServerOptions
 
 PREDICT = "/v1/models/toy:predict"
 ROW = b'{"instances": [[1]]}'
@@ -400,3 +403,36 @@ def test_rest_answers_are_json_of_the_same_values_as_grpc(server):
     assert np.array(json.loads(json.dumps(answer["predictions"])), np.float32).tolist() == (
         found.tolist()
     )
+
+
+# What differs on purpose: the table in the guide.
+DIFFERENCES = [
+    ("Inf", b'{"signature_name": "half", "instances": [Inf]}', "JSON Parse error"),
+    ("-NaN", b'{"signature_name": "half", "instances": [-NaN]}', "JSON Parse error"),
+    ("no UTF-8", b'{"signature_name": "echo", "instances": ["\xff"]}', "JSON Parse error"),
+    ("33 levels", b'{"inputs": ' + b"[" * 33 + b"1" + b"]" * 33 + b"}", "more than 32 levels"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"), [row[1:] for row in DIFFERENCES], ids=[row[0] for row in DIFFERENCES]
+)
+def test_what_is_refused_here(server, body, message):
+    status, answer = server.rest("POST", PREDICT, body)
+    assert message in answer["error"]
+    assert status == 400
+
+
+def test_the_first_of_a_repeated_key_counts_in_rows_and_examples_too(server):
+    body = b'{"instances": [{"ids": [1], "ids": [2]}, {"ids": [3]}]}'
+    status, answer = server.rest("POST", PREDICT, body)
+    assert (status, answer["predictions"]) == (200, [[[1.0, 1.0]], [[3.0, 3.0]]])
+    body = b'{"signature_name": "regress", "examples": [{"x": 1.0, "x": 4.0}]}'
+    assert server.rest("POST", "/v1/models/toy:regress", body) == (200, {"results": [2.5]})
+
+
+def test_the_guide_says_the_bounds():
+    guide = (Path(__file__).parent.parent / "serving/README.md").read_text(encoding="utf-8")
+    bound = ServerOptions().max_request_bytes
+    assert f"| {bound >> 20} MiB decompressed (`--max-request-bytes`)" in guide
+    assert f"| {ServerOptions().max_requests} run or wait (`--max-requests`)" in guide
