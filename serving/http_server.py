@@ -24,12 +24,15 @@ class HttpLimits:
 
     Attributes:
         body_bytes: Bytes of a request's content, decompressed.
+        held_bytes: Bytes of the contents of all requests that arrive or are being answered, as they
+            were sent.
         request_seconds: From a request's first byte to its last, and for taking the response.
         idle_seconds: Between two requests on one connection.
         connections: Open at the same time.
     """
 
     body_bytes: int
+    held_bytes: int = 256 << 20
     request_seconds: float = 30.0
     idle_seconds: float = 120.0
     connections: int = 512
@@ -107,6 +110,7 @@ class HttpServer:
     ) -> None:
         self._respond, self._on_error, self._limits = respond, on_error, limits
         self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._held = _Held(limits.held_bytes)
         self._stopping = False
 
     async def start(self, host: str, port: int) -> int:
@@ -134,7 +138,7 @@ class HttpServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        connection = _Connection(reader, writer, self._limits)
+        connection = _Connection(reader, writer, self._limits, self._held)
         self._connections[task] = connection
         try:
             if len(self._connections) > self._limits.connections:
@@ -145,6 +149,7 @@ class HttpServer:
         except (OSError, asyncio.CancelledError, asyncio.TimeoutError, h11.LocalProtocolError):
             pass  # The client has gone, or must go; nobody is left to be told.
         finally:
+            connection.let_go()
             del self._connections[task]
             writer.transport.abort()
 
@@ -166,11 +171,31 @@ class HttpServer:
         await connection.send(self._on_error(status, message), last=True)
 
 
+class _Held:
+    """Bytes of the contents of all connections' requests."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+
+    def take(self, size: int) -> None:
+        if self._bytes + size > self._most:
+            raise _Refused(429, f"The server has {self._bytes} bytes of requests; try again later")
+        self._bytes += size
+
+    def let_go(self, size: int) -> None:
+        self._bytes -= size
+
+
 class _Connection:
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: HttpLimits
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        limits: HttpLimits,
+        held: _Held,
     ) -> None:
         self._reader, self._writer, self._limits = reader, writer, limits
+        self._held, self._holds = held, 0
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER_BYTES)
         self._head_only = self._gzipped = False
         self.busy = False
@@ -206,6 +231,8 @@ class _Connection:
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 self._check_size(size)
+                self._held.take(len(event.data))
+                self._holds = size
                 parts.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 assert head is not None
@@ -253,12 +280,18 @@ class _Connection:
         if not self._head_only:
             await self._write(h11.Data(data=answer.body))
         await self._write(h11.EndOfMessage())
+        self.let_go()
         self.busy = False
         if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is not h11.DONE:
             await self._drain_and_close()
             return False
         self._http.start_next_cycle()
         return True
+
+    def let_go(self) -> None:
+        """The request's content is needed no more."""
+        self._held.let_go(self._holds)
+        self._holds = 0
 
     async def _write(self, event: h11.Event) -> None:
         data = self._http.send(event)

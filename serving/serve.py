@@ -82,7 +82,7 @@ def add_serve(commands: Any) -> None:
             "--max-request-bytes",
             64 << 20,
             "bytes of a request, in either protocol, decompressed; all that run or wait may have "
-            "four times as many together, where those over REST count four times",
+            "256 MiB together, or four of the largest, where those over REST count four times",
         ),
         ("--max-requests", 256, "requests that run or wait; one more is refused"),
     )

@@ -26,9 +26,10 @@ from tf_compemb.serving.workers import Workers
 
 _log = logging.getLogger("tf_compemb.serving")
 
-# Over gRPC, four requests of the largest size may run or wait at the same time; over REST one: a
-# parsed message takes about twice its bytes, JSON up to 31 times as many, if it is empty lists.
-_LARGEST_AT_ONCE = 4
+# Bytes of all requests that run or wait, unless four of the largest are more.
+_BYTES_AT_ONCE = 256 << 20
+# Those over REST count so many times: a parsed message takes about twice its bytes, JSON up to 31
+# times as many, if it is empty lists.
 _REST_COUNTS = 4
 
 
@@ -40,8 +41,7 @@ class ServerOptions:
         host: The address to listen on.
         grpc_port: Its port for gRPC; 0 for any that is free.
         rest_port: Its port for REST; 0 for any that is free.
-        max_request_bytes: Of a request, decompressed, and of a tensor in it. All requests that run
-            or wait have four times as many at most; those over REST count four times.
+        max_request_bytes: Of a request, decompressed, and of a tensor in it.
         max_requests: Requests that run or wait at the same time.
         threads: Requests that run at the same time.
         request_seconds: For a REST request to arrive and for its response to be taken.
@@ -56,6 +56,11 @@ class ServerOptions:
     threads: int = 8
     request_seconds: float = 30.0
     grace_seconds: float = 30.0
+
+    @property
+    def bytes_at_once(self) -> int:
+        """Bytes of all requests that run or wait; those over REST count four times."""
+        return max(_BYTES_AT_ONCE, 4 * self.max_request_bytes)
 
 
 class ModelServer:
@@ -99,12 +104,12 @@ class ModelServer:
             OSError: A port is in use or an address is not this machine's.
         """
         options = self._options
-        self._workers = Workers(
-            options.threads, options.max_requests, _LARGEST_AT_ONCE * options.max_request_bytes
-        )
+        self._workers = Workers(options.threads, options.max_requests, options.bytes_at_once)
         service = Service(self.manager, self._metrics, options.max_request_bytes)
         self._rest_api = RestApi(service)
-        limits = HttpLimits(options.max_request_bytes, request_seconds=options.request_seconds)
+        limits = HttpLimits(
+            options.max_request_bytes, options.bytes_at_once, options.request_seconds
+        )
         self._http = HttpServer(self._respond, plain_refusal, limits)
         self.rest_port = await self._http.start(options.host, options.rest_port)
         # So many may be arriving, slowly perhaps; the workers take `max_requests` of them.

@@ -435,4 +435,5 @@ def test_the_guide_says_the_bounds():
     guide = (Path(__file__).parent.parent / "serving/README.md").read_text(encoding="utf-8")
     bound = ServerOptions().max_request_bytes
     assert f"| {bound >> 20} MiB decompressed (`--max-request-bytes`)" in guide
+    assert f"have {ServerOptions().bytes_at_once >> 20} MiB together" in guide
     assert f"| {ServerOptions().max_requests} run or wait (`--max-requests`)" in guide

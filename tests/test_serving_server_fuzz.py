@@ -354,6 +354,40 @@ def test_slow_clients_lose_their_connection(tmp_path):
     assert silent == b""
 
 
+def test_contents_that_arrive_together_are_bounded():
+    """Of three that send most of a large request each, one is refused and the others answered."""
+    import asyncio
+
+    from tf_compemb.serving.http_server import Answer, HttpLimits, HttpServer
+
+    async def respond(request):
+        return Answer(200, str(len(request.body)).encode())
+
+    async def scenario():
+        limits = HttpLimits(1000, held_bytes=2500, request_seconds=20)
+        server = HttpServer(respond, lambda status, text: Answer(status, text.encode()), limits)
+        port = await server.start("127.0.0.1", 0)
+        answers = {}
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            answers[asyncio.ensure_future(reader.read(12))] = writer
+            writer.write(head("POST", 1000) + b" " * 900)
+        (refused,), waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        for answer in waiting:
+            answers[answer].write(b" " * 100)
+        found = [await answer for answer in (refused, *waiting)]
+        # What is answered makes room.
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(2 * (head("POST", 1000) + b" " * 1000))
+        found.append(await reader.read(12))
+        for one in (*answers.values(), writer):
+            one.close()
+        await server.stop(1)
+        return found
+
+    assert asyncio.run(scenario()) == [b"HTTP/1.1 429", *[b"HTTP/1.1 200"] * 3]
+
+
 def test_parallel_fuzz_and_good_requests(server):
     """Good requests succeed in the middle of bad ones."""
     stop = threading.Event()
