@@ -79,11 +79,12 @@ def check_size(number: int | float) -> None:
     Raises:
         NativeError: INVALID_ARGUMENT.
     """
-    if isinstance(number, int):
-        too_big = number.bit_length() > 1024
-    else:  # A number such as 1e400 is another object than the constants are.
-        too_big = math.isinf(number) and all(number is not it for it in _CONSTANTS.values())
-    if too_big:
+    try:
+        infinite = math.isinf(float(number))
+    except OverflowError:  # Of an integer.
+        infinite = True
+    # A number such as 1e400 is another object than the constants are.
+    if infinite and all(number is not constant for constant in _CONSTANTS.values()):
         raise invalid_argument("JSON Parse error: Number too big to be stored in double")
 
 

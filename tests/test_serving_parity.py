@@ -53,6 +53,7 @@ FLOAT32 = [
     (-1e300, -math.inf),
     (10**39, math.inf),
     (1e-50, 0),
+    (2**1023, math.inf),
 ]
 
 
@@ -64,7 +65,10 @@ def test_numbers_become_the_nearest_float32(server, sent, held):
     assert found == np.float32(held) / np.float32(2) + np.float32(2)
 
 
-@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1" + b"0" * 400])
+TOO_BIG = [b"1e400", b"-1e400", b"1" + b"0" * 400, b"%d" % (2**1024 - 1), b"-%d" % 2**1024]
+
+
+@pytest.mark.parametrize("number", TOO_BIG, ids=["e", "-e", "digits", "rounds up", "negative"])
 def test_numbers_beyond_float64_are_refused(server, number):
     body = b'{"signature_name": "half", "instances": [1, %s]}' % number
     status, answer = server.rest("POST", PREDICT, body)
@@ -339,6 +343,7 @@ def test_multi_inference_refusals(server, tasks, code, message):
 
 FEATURES = [
     ({"x": [1.5]}, 200),
+    ({"x": 1e39}, 200),
     ({"x": True}, 400),  # An int64 feature, which the model's parser refuses.
     ({"x": 1}, 400),
     ({"x": [1.5, 2]}, 400),
