@@ -78,7 +78,12 @@ def add_serve(commands: Any) -> None:
         help="how long a request waits for others, with --max-batch-size (default: 1000)",
     )
     bounds = (
-        ("--max-request-bytes", 16 << 20, "bytes of a request, in either protocol"),
+        (
+            "--max-request-bytes",
+            64 << 20,
+            "bytes of a request, in either protocol, decompressed; all that run or wait may have "
+            "256 MiB together, or four of the largest, where those over REST count four times",
+        ),
         ("--max-requests", 256, "requests that run or wait; one more is refused"),
     )
     for option, most, what in bounds:
