@@ -68,14 +68,7 @@ def run_predict(options: argparse.Namespace) -> int:
         DataError: The file cannot be read, or a line is wrong.
         ServingError: The server refused, or cannot be reached.
     """
-    client: Client
-    if options.rest:
-        try:
-            client = RestClient(options.rest)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    else:
-        client = GrpcClient(options.grpc)
+    client = _connect(options)
     try:
         _predict_lines(client, options)
         sys.stdout.flush()
@@ -87,14 +80,33 @@ def run_predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _connect(options: argparse.Namespace) -> Client:
+    try:
+        return RestClient(options.rest) if options.rest else GrpcClient(options.grpc)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _predict_lines(client: Client, options: argparse.Namespace) -> None:
-    if options.format == "tsv":
-        print("\t".join(_COLUMNS))
+    # With the first answer: where there is none, standard output stays empty.
+    header = "\t".join(_COLUMNS) if options.format == "tsv" else None
     for part in batches(read_rows(options.file), options.batch_size):
         outputs = predict(
             client, options.model, raw_inputs(part), signature="raw", version=options.version
         )
+        _check_outputs(outputs, options.model)
+        if header:
+            print(header)
+            header = None
         _print(outputs, options.format)
+
+
+def _check_outputs(outputs: Arrays, model: str) -> None:
+    if not set(_COLUMNS) <= set(outputs):
+        raise UserError(
+            f"Model {model} answers with {', '.join(sorted(outputs))} instead of "
+            f"{' and '.join(_COLUMNS)}: it is no click model of `tf-compemb export`."
+        )
 
 
 def _print(outputs: Arrays, form: str) -> None:
