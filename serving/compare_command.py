@@ -145,7 +145,7 @@ def run_compare(options: argparse.Namespace) -> int:
     from tf_compemb.serving.compare import Settings, compare
     from tf_compemb.serving.compare_inputs import Rows, drawn_rows, real_rows
     from tf_compemb.serving.compare_machine import describe_machine
-    from tf_compemb.serving.compare_progress import TerminalProgress
+    from tf_compemb.serving.compare_progress import ShownProgress
     from tf_compemb.serving.compare_report import notes, plot, print_report, summary
 
     batches = tuple(options.batches)
@@ -162,7 +162,7 @@ def run_compare(options: argparse.Namespace) -> int:
         sizes = [cardinalities(model_card(m.directory)) for m in models if m.directory]
         rows = drawn_rows(sizes, batches[-1], options.seed)
     settings = Settings(options.repeats, options.calls, batches, options.onednn, options.seed)
-    with _sigterm_as_ctrl_c(), TerminalProgress() as progress:
+    with _sigterm_as_ctrl_c(), ShownProgress() as progress:
         found = compare(models, rows, settings, progress)
     summarized = summary(found)
     out.mkdir(parents=True, exist_ok=True)
