@@ -8,7 +8,14 @@ import os
 import sys
 from typing import Any
 
-from tf_compemb.serving.client import Arrays, Client, GrpcClient, RestClient, predict
+from tf_compemb.serving.client import (
+    Arrays,
+    Client,
+    GrpcClient,
+    RestClient,
+    ServingError,
+    predict,
+)
 from tf_compemb.serving.client_rows import STDIN, batches, raw_inputs, read_rows
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_types import natural_number, positive_integer
@@ -91,14 +98,24 @@ def _predict_lines(client: Client, options: argparse.Namespace) -> None:
     # With the first answer: where there is none, standard output stays empty.
     header = "\t".join(_COLUMNS) if options.format == "tsv" else None
     for part in batches(read_rows(options.file), options.batch_size):
-        outputs = predict(
-            client, options.model, raw_inputs(part), signature="raw", version=options.version
-        )
+        outputs = _predict(client, raw_inputs(part), options)
         _check_outputs(outputs, options.model)
         if header:
             print(header)
             header = None
         _print(outputs, options.format)
+
+
+def _predict(client: Client, inputs: Arrays, options: argparse.Namespace) -> Arrays:
+    try:
+        return predict(client, options.model, inputs, signature="raw", version=options.version)
+    except ServingError as error:
+        if '"raw" not found' in str(error):
+            raise UserError(
+                f"Model {options.model} has no signature raw, which takes Criteo lines: it was "
+                "exported with --no-raw, or elsewhere."
+            ) from error
+        raise
 
 
 def _check_outputs(outputs: Arrays, model: str) -> None:

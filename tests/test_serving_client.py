@@ -68,7 +68,8 @@ def server(tmp_path_factory):
     toy = ToyClicks()
     signatures = {"raw": toy.raw, "serving_default": toy.sole}
     tf.saved_model.save(toy, base / "1", signatures=signatures)
-    with serving(base) as running:
+    tf.saved_model.save(toy, base.with_name("no-raw") / "1", signatures=toy.sole)
+    with serving(base, base.with_name("no-raw")) as running:
         yield running
 
 
@@ -314,6 +315,7 @@ def feed(pipe, lines):
         (["--model", "clicks", "{missing}"], "missing.txt: there is no such file"),
         (["--model", "clicks", "{bad}"], "bad.txt:2: the line has 3 tab-separated fields"),
         (["--model", "nope", "{good}"], "nope"),
+        (["--model", "no-raw", "{good}"], "Model no-raw has no signature raw"),
         (["--model", "clicks", "--version", "5", "{good}"], "5"),
     ],
 )
