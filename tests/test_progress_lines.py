@@ -83,6 +83,21 @@ def test_a_preparation_says_how_far_it_is(lines, soon):
     assert lines.getvalue() == ""
 
 
+def test_a_training_says_which_step_it_is_at(lines, soon):
+    pytest.importorskip("rich")
+    from tf_compemb.training.progress import StepProgress
+
+    with StepProgress("dlrm full", 7000, False) as progress:
+        assert lines.wait_for(1)[-1] == "dlrm full: step 0 of 7,000"
+        progress.show(1200, 0.45678)
+        seen = len(lines.getvalue().splitlines())
+        assert lines.wait_for(seen + 2)[-1] == "dlrm full: step 1,200 of 7,000, loss 0.4568"
+    lines.truncate(0)
+    with StepProgress("dlrm full", 7000, True):
+        time.sleep(0.05)
+    assert lines.getvalue() == ""
+
+
 def test_a_comparison_says_which_step_runs(lines, soon):
     pytest.importorskip("rich")
     from tf_compemb.serving.compare_progress import ShownProgress
