@@ -75,13 +75,16 @@ def model_card(directory: Path) -> dict[str, Any]:
     """
     path = newest_version(directory) / MODEL_CARD
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); `python -m tf_compemb.export` writes it."
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); export the model again.") from error
+    if not isinstance(card, dict) or not {"bytes", "embeddings"} <= card.keys():
+        raise UserError(f"{path} is no card of an exported model; export the model again.")
+    return card
 
 
 def theoretical_bytes(card: dict[str, Any]) -> dict[str, int]:

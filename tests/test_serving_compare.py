@@ -103,6 +103,10 @@ def test_a_missing_or_damaged_card_is_one_sentence(exported):
     (exported / "10" / "model_card.json").write_text("{")
     with pytest.raises(UserError, match=r"10/model_card.json is not valid JSON"):
         model_card(exported)
+    for other in ("{}", "[]", '{"bytes": {}}'):
+        (exported / "10" / "model_card.json").write_text(other)
+        with pytest.raises(UserError, match="is no card of an exported model"):
+            model_card(exported)
     (exported / "10" / "model_card.json").unlink()
     with pytest.raises(UserError, match=r"model_card.json cannot be read"):
         model_card(exported)
