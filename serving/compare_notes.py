@@ -19,12 +19,14 @@ def notes(about: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         found: Of `tf_compemb.serving.compare.compare`.
     """
     settings, machine, models = about["settings"], about["machine"], found["models"]
+    repeats = settings["repeats"]
     said = [
-        f"medians of {settings['repeats']} repeats of {settings['calls']} calls on one connection, "
+        f"{'one repeat' if repeats == 1 else f'medians of {repeats} repeats'} of "
+        f"{settings['calls']} calls on one connection, "
         f"with {about['rows']}; {machine['processor']}, {machine['cores']} cores, load average "
         f"{machine['load_average'][0]:.1f} at the end",
     ]
-    said += _of_local_servers(found["empty"], settings["onednn"])
+    said += _of_local_servers(found["empty"], settings)
     said += _of_running_servers([m for m in models if m["running"]], found["running_empty"])
     vocabularies = [_vocabulary_bytes(model, found) for model in models]
     if any(vocabularies):
@@ -40,13 +42,14 @@ def notes(about: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _of_local_servers(empty: Mapping[str, Any] | None, onednn: bool) -> list[str]:
+def _of_local_servers(empty: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> list[str]:
     if not empty:
         return []
     return [
         "weights: tables and network in theory; RssAnon over empty: anonymous memory of a "
         "fresh local server, less that of the same server with a model that does nothing "
-        f"({_anonymous(empty)}), ± half the range; oneDNN {'on' if onednn else 'off'}",
+        f"({_anonymous(empty)}){', ± half the range' if settings['repeats'] > 1 else ''}; "
+        f"oneDNN {'on' if settings['onednn'] else 'off'}",
         "of it tables: the same less that of the same model with fields cut to about 2,000 "
         "ids, which has the same graph and network; in theory: the weights' difference; "
         f"below {megabytes(RATIO_BYTES)} the heap's layout can make up most of it, so it has "

@@ -78,7 +78,7 @@ def against_theory(theory: float | None, measured: float | None) -> str:
     if theory is None or measured is None:
         return ""
     if theory >= RATIO_BYTES:
-        return f"{100 * (measured / theory - 1):+.1f} %"
+        return f"{round(100 * (measured / theory - 1), 1) + 0.0:+.1f} %"  # Never -0.0.
     return "below 2 MB" if theory < NOISE_BYTES and measured < NOISE_BYTES else ""
 
 

@@ -285,7 +285,11 @@ def test_what_a_reader_has_to_know_is_said():
     found = {"empty": empty, "running_empty": None, "models": [full, qr]}
     said = "\n".join(notes(ABOUT, found))
     assert "(60.0 MB)" in said
-    assert "oneDNN off" in said
+    assert "medians of 5 repeats of 100 calls" in said
+    assert "± half the range; oneDNN off" in said
+    once = {**ABOUT, "settings": {**ABOUT["settings"], "repeats": 1}}
+    assert notes(once, found)[0].startswith("one repeat of 100 calls on one connection, with drawn")
+    assert "half the range" not in notes(once, found)[1]
     for word in ("untrained", "vocabulary", "GPU", "running", "unknown"):
         assert word not in said
     qr["card"]["trained"] = False
@@ -407,6 +411,7 @@ def test_a_plot_has_a_panel_for_what_was_measured(changed, panels, tmp_path, mon
     [
         (640_000_000, 652_800_000, "+2.0 %"),
         (16_000_000, 15_680_000, "-2.0 %"),
+        (16_000_000, 15_999_999, "+0.0 %"),
         (15_999_999, 16_100_000, ""),
         (130_000, 1_999_999, "below 2 MB"),
         (130_000, 2_000_001, ""),
