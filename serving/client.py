@@ -35,6 +35,7 @@ _HTTP_CODES = {
 _SHOWN_CHARACTERS = 200  # Of an answer that is none of the API's.
 # What gRPC says itself, where no server said anything.
 _NOT_GRPC = "Failed parsing HTTP/2"
+_OWN_DEADLINE = "Deadline Exceeded"
 _NO_CONNECTION = ("failed to connect", "errors resolving", "resolution failed")
 _LOST_CONNECTION = ("socket closed", "connection reset", "broken pipe")
 
@@ -158,10 +159,14 @@ class GrpcClient:
         """Tensors with the types that the model gave them."""
         from tf_compemb.serving.tensor_protos import array_of
 
-        return {
-            name: np.array(array_of(value, name, _LARGEST_MESSAGE))
-            for name, value in response.outputs.items()
-        }
+        try:
+            return {
+                name: np.array(array_of(value, name, _LARGEST_MESSAGE))
+                for name, value in response.outputs.items()
+            }
+        except NativeError as error:
+            message = f"{self.address} answered what cannot be read: {_one_line(error.message)}"
+            raise ServingError(error.code_name, message) from error
 
     def state(self, model: str) -> str:
         """The state of the newest version."""
@@ -198,7 +203,7 @@ class GrpcClient:
             return _closed(self.address, details)
         if code == "UNAVAILABLE" and any(words in details.lower() for words in _NO_CONNECTION):
             return _unreachable(self.address, details)
-        if code == "DEADLINE_EXCEEDED":
+        if details == _OWN_DEADLINE:
             return _no_answer(self.address, self._timeout)
         message = f"{self.address} answered {code}: {_one_line(details)}"
         if code == "UNIMPLEMENTED":

@@ -149,13 +149,18 @@ def rows(tmp_path_factory):
 
 
 class StubServer(grpc.GenericRpcHandler):
-    """Answers any Predict with one row, built by TensorFlow's own classes."""
+    """Answers any Predict with its rows, by TensorFlow's own classes, when it may."""
+
+    def __init__(self, may_answer=None):
+        self.may_answer = may_answer
 
     def service(self, call):
         if call.method != "/tensorflow.serving.PredictionService/Predict":
             return None
 
         def predict(request, context):
+            if self.may_answer is not None:
+                self.may_answer.wait(10)
             rows = request.inputs["integers"].tensor_shape.dim[0].size
             response = predict_pb2.PredictResponse()
             for name in ("click_probability", "logit"):
@@ -361,6 +366,33 @@ def test_servers_of_another_kind_are_one_printable_sentence(option, kind, words,
     assert line.isprintable()
     assert str(port) in line
     assert re.search(words.replace("[2J", r"\[2J"), line), line
+
+
+def test_a_server_that_does_not_answer_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        client = RestClient(f"http://{place}", timeout=0.2)
+        with pytest.raises(ServingError, match=r"did not answer within 0.2 s") as caught:
+            client.state("m")
+        assert caught.value.code == "DEADLINE_EXCEEDED"
+        client.close()
+    may_answer = threading.Event()
+    with grpc_server(StubServer(may_answer)) as port:
+        client = GrpcClient(f"127.0.0.1:{port}", timeout=0.2)
+        with pytest.raises(ServingError, match=r"did not answer within 0.2 s") as caught:
+            predict(client, "m", {"integers": np.zeros(3)})
+        may_answer.set()
+        assert caught.value.code == "DEADLINE_EXCEEDED"
+        client.close()
+
+
+def test_an_answer_that_cannot_be_read_is_one_sentence():
+    client = GrpcClient("127.0.0.1:1")
+    response = MESSAGES["PredictResponse"]()
+    response.outputs["x"].dtype = 20
+    with pytest.raises(ServingError, match=r"answered what cannot be read: .*resource"):
+        client.decode(response)
+    client.close()
 
 
 @pytest.mark.parametrize("kind", ["web 200", "grpc"])
