@@ -138,6 +138,8 @@ def run_compare(options: argparse.Namespace) -> int:
         MeasurementError: A process's memory cannot be read.
     """
     models = parse_models(options.models, options.pid)
+    if all(model.name == EMPTY and model.is_running for model in models):
+        raise UserError("Name a model to compare with the empty one.")
     out = Path(options.out)
     check_writable(out)
     _check_packages()
@@ -145,8 +147,10 @@ def run_compare(options: argparse.Namespace) -> int:
     from tf_compemb.serving.compare import Settings, compare
     from tf_compemb.serving.compare_inputs import Rows, drawn_rows, real_rows
     from tf_compemb.serving.compare_machine import describe_machine
-    from tf_compemb.serving.compare_progress import TerminalProgress
-    from tf_compemb.serving.compare_report import notes, plot, print_report, summary
+    from tf_compemb.serving.compare_notes import notes
+    from tf_compemb.serving.compare_plot import plot
+    from tf_compemb.serving.compare_progress import ShownProgress
+    from tf_compemb.serving.compare_report import print_report, summary
 
     batches = tuple(options.batches)
     rows: Rows
@@ -162,7 +166,7 @@ def run_compare(options: argparse.Namespace) -> int:
         sizes = [cardinalities(model_card(m.directory)) for m in models if m.directory]
         rows = drawn_rows(sizes, batches[-1], options.seed)
     settings = Settings(options.repeats, options.calls, batches, options.onednn, options.seed)
-    with _sigterm_as_ctrl_c(), TerminalProgress() as progress:
+    with _sigterm_as_ctrl_c(), ShownProgress() as progress:
         found = compare(models, rows, settings, progress)
     summarized = summary(found)
     out.mkdir(parents=True, exist_ok=True)

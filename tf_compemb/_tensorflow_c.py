@@ -239,16 +239,25 @@ def string_tensor_proto(array: np.ndarray) -> bytes:
     """
     sizes = [b"\x08" + varint(size) for size in array.shape]
     shape = b"".join(b"\x12" + varint(len(size)) + size for size in sizes)
+    values = encoded_strings(array)
+    lengths = {length: b"\x42" + varint(length) for length in set(map(len, values))}
+    content = b"".join([part for value in values for part in (lengths[len(value)], value)])
+    return b"\x08\x07\x12" + varint(len(shape)) + shape + content
+
+
+def encoded_strings(array: np.ndarray) -> list[bytes]:
+    """The array's strings in order; text is encoded as UTF-8.
+
+    Raises:
+        NativeError: An element is neither bytes nor text.
+    """
     try:
-        values = [
+        return [
             value.encode() if isinstance(value, str) else bytes(memoryview(value))
             for value in array.ravel().tolist()
         ]
     except TypeError as error:
         raise NativeError(3, f"A string tensor takes bytes or text: {error}") from None
-    lengths = {length: b"\x42" + varint(length) for length in set(map(len, values))}
-    content = b"".join([part for value in values for part in (lengths[len(value)], value)])
-    return b"\x08\x07\x12" + varint(len(shape)) + shape + content
 
 
 def varint(value: int) -> bytes:
