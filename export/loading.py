@@ -146,10 +146,7 @@ def _prepare_keras3() -> None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     from tf_compemb._native_log import import_tensorflow_quietly
 
-    try:
-        import_tensorflow_quietly()
-    except ImportError as error:
-        raise UserError(f"Exporting needs the package {error.name}.") from error
+    import_tensorflow_quietly()
 
 
 def new_model(options: TrainingOptions) -> tuple[Any, Source]:

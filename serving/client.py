@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tf_compemb._native_log import import_tensorflow_quietly
+from tf_compemb.missing_packages import require
 from tf_compemb.training.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -102,20 +103,17 @@ class GrpcClient:
         timeout: Seconds that a call may take.
 
     Raises:
-        UserError: A package is missing.
+        MissingPackageError: A package of the extra `serving` is not installed.
     """
 
     def __init__(self, address: str, timeout: float = 30.0):
-        try:  # tensorflow-serving-api's messages import TensorFlow.
-            self._tf = import_tensorflow_quietly(
-                "tensorflow_serving.apis.prediction_service_pb2_grpc",
-                "tensorflow_serving.apis.model_service_pb2_grpc",
-            )
-        except ImportError as error:
-            raise UserError(
-                f"gRPC needs the package {error.name}: install it with "
-                "`pip install tf_compemb[serving]`, or use REST."
-            ) from error
+        needed = ("grpc", "tensorflow_serving", "tensorflow")
+        require("A client of gRPC", needed, "serving", instead="use REST")
+        # tensorflow-serving-api's messages import TensorFlow.
+        self._tf = import_tensorflow_quietly(
+            "tensorflow_serving.apis.prediction_service_pb2_grpc",
+            "tensorflow_serving.apis.model_service_pb2_grpc",
+        )
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 

@@ -10,50 +10,33 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-LEGACY = os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true")
-if LEGACY:
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from tf_compemb.keras_choice import choose
+
+# Before Keras is imported, which may be the wrong one, or load a backend that nobody asked for.
+LEGACY, BACKEND = choose()
 
 import keras as keras3  # noqa: E402
 from keras import ops  # noqa: E402
 
 if LEGACY:
-    if keras3.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "TF_USE_LEGACY_KERAS=1 selects tf_keras, which runs on TensorFlow only, but Keras 3 "
-            f"was set to the {keras3.backend.backend()!r} backend. Unset TF_USE_LEGACY_KERAS, or "
-            "set KERAS_BACKEND=tensorflow."
-        )
-    try:
-        import tf_keras as keras
-    except ImportError as error:
-        raise ImportError(
-            "TF_USE_LEGACY_KERAS=1 selects tf_keras, which is not installed. Install it "
-            "(`pip install tf_keras`), or unset TF_USE_LEGACY_KERAS."
-        ) from error
+    import tf_keras as keras
 else:
     keras = keras3
 
-BACKEND: str = keras3.backend.backend()
 RUNTIME = "tf_keras" if LEGACY else f"keras3-{BACKEND}"
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 elif BACKEND == "jax":
     import jax
-elif BACKEND == "torch":
-    import torch
 else:
-    raise RuntimeError(
-        f"tf_compemb runs on the tensorflow, jax and torch backends of Keras, not on {BACKEND!r}."
-    )
+    import torch
 
 __all__ = [
     "BACKEND",
