@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb.keras_choice import choose
+from tf_compemb.other_keras import OtherKeras
 
 # Before Keras is imported, which may be the wrong one, or load a backend that nobody asked for.
 LEGACY, BACKEND = choose()
@@ -30,6 +31,7 @@ else:
     keras = keras3
 
 RUNTIME = "tf_keras" if LEGACY else f"keras3-{BACKEND}"
+OTHER_KERAS = OtherKeras(LEGACY)
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -41,6 +43,7 @@ else:
 __all__ = [
     "BACKEND",
     "LEGACY",
+    "OTHER_KERAS",
     "RUNTIME",
     "Layer",
     "add_rows",
@@ -67,8 +70,16 @@ __all__ = [
 
 
 def register(cls: type) -> type:
-    """Registers a class with Keras as ``tf_compemb>Name``, so that saved models find it."""
+    """Registers a class with Keras as ``tf_compemb>Name``, so that saved models find it.
+
+    Its objects say what to do where a model of the other Keras refuses them.
+    """
+    cls.__str__ = _described  # type: ignore[assignment, method-assign]
     return keras.saving.register_keras_serializable(package="tf_compemb")(cls)
+
+
+def _described(thing: Any) -> str:
+    return OTHER_KERAS.described(thing)
 
 
 def traced_as_written(method: Any) -> Any:
@@ -79,6 +90,8 @@ def traced_as_written(method: Any) -> Any:
     """
     return tf.autograph.experimental.do_not_convert(method) if LEGACY else method
 
+
+_check_call = traced_as_written(OTHER_KERAS.check_call)
 
 # Bits of an id while a graph is traced for TFLite, or None.
 _lite_bits: contextvars.ContextVar[int | None] = contextvars.ContextVar("lite_bits", default=None)
@@ -176,6 +189,11 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
             trainable=trainable,
             **special,
         )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer, in a model of its own Keras only."""
+        _check_call(self, args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     # Whether another layer writes this one's variables into files.
     saved_by_owner = False

@@ -70,9 +70,9 @@ def _stand_in(name: str, home: str, keras: str) -> type:
 
     def real() -> Any:
         cls = getattr(importlib.import_module(home), name)
-        from tf_compemb.other_keras import check_loading
+        from tf_compemb._keras import OTHER_KERAS
 
-        check_loading(name, keras)
+        OTHER_KERAS.check_loading(name, keras)
         return cls
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
