@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import tf_compemb
 from tf_compemb import missing_packages
 from tf_compemb.missing_packages import MODULES, explained, install_command, missing, require
 
@@ -141,8 +142,8 @@ class Distribution:
     ("origin", "source"),
     [
         (json.dumps({"url": "file:///a%20b/tf_compemb-1-py3-none-any.whl"}), "/a b/tf_compemb-1-p"),
-        (None, "tf_compemb-0.1.0.dev0-py3-none-any.whl"),
-        (json.dumps({"url": "https://example.org/tf_compemb-1.whl"}), "tf_compemb-0.1.0.dev0-py"),
+        (None, f"tf_compemb-{tf_compemb.__version__}-py3-none-any.whl"),
+        (json.dumps({"url": "https://a.org/tf_compemb-1.whl"}), "tf_compemb-0.1"),
     ],
 )
 def test_the_command_installs_from_where_the_package_came(monkeypatch, tmp_path, origin, source):
@@ -157,6 +158,11 @@ def test_the_command_in_a_clone_is_the_readme_s(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
     assert install_command("train,jax") == ('.venv/bin/python -m pip install -e ".[train,jax]"')
+
+
+def test_the_readme_names_the_wheel_as_it_is_called():
+    name = f"tf_compemb-{tf_compemb.__version__}-py3-none-any.whl"
+    assert name in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_other_errors_stay_what_they_are():

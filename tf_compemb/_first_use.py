@@ -61,14 +61,14 @@ def names_on_first_use(
 
 
 def exported_classes(module: str) -> tuple[str, ...]:
-    """The names with a capital that a module imports as its own, without importing it."""
+    """The names with a capital that a module re-exports, `X as X`, without importing it."""
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert isinstance(spec.loader, importlib.abc.InspectLoader)
     source = spec.loader.get_source(module)
     assert source is not None
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)]
-    names = [alias.asname or alias.name for node in imports for alias in node.names]
+    names = [alias.asname for node in imports for alias in node.names if alias.asname]
     return tuple(sorted(name for name in names if name[0].isupper()))
 
 
