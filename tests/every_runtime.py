@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ON_ONE_RUNTIME = {
     "data and training": [
         *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
+        "test_missing*",
         *("test_benchmark*", "test_experiments*"),
     ],
     "export and serving": [

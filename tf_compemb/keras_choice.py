@@ -55,9 +55,8 @@ def choose() -> tuple[bool, str]:
 
 def _backend() -> str:
     """The backend that Keras 3 has, or will have when it is imported."""
-    if "keras" in sys.modules:
-        backend: str = sys.modules["keras"].config.backend()
-        return backend
+    if keras := sys.modules.get("keras"):
+        return str(keras.config.backend())
     return os.environ.get("KERAS_BACKEND") or _configured_backend()
 
 

@@ -38,7 +38,7 @@ class OtherKeras:
         Raises:
             TypeError: They are of the other Keras.
         """
-        if self._other in sys.modules and (
+        if sys.modules.get(self._other) and (
             self._is_symbolic(inputs) or self._nearest_owner(layer) == self._other
         ):
             raise TypeError(f"{layer.name}: {self._sentence(layer, 'is called in')}.")

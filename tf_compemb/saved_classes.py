@@ -24,8 +24,8 @@ _OPTIMIZERS = ("SGD", "Adagrad", "RowWiseAdagrad", "Adam", "AMSGrad", "LazyAdam"
 def find_in_saved_models() -> None:
     """Has every Keras that is imported, or will be, find the classes."""
     for name in KERASES:
-        if name in sys.modules:
-            _register(sys.modules[name])
+        if keras := sys.modules.get(name):
+            _register(keras)
     sys.meta_path.insert(0, _WhenKerasIsImported())
 
 
