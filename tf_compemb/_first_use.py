@@ -49,7 +49,9 @@ def names_on_first_use(
             reason = explained(error)
             if home is not None:  # A submodule gives its reason itself.
                 _reasons.of[f"{package}.{name}"] = reason
-            raise AttributeError(f"{package}.{name} cannot be imported: {reason}") from error
+            message = f"{package}.{name} cannot be imported: {reason}"
+            # With a name Python looks for no similar one, as after a misspelling.
+            raise AttributeError(message, name=name, obj=None) from error
 
     def is_there(name: str) -> bool:
         return name in homes and hasattr(sys.modules[package], name)

@@ -69,18 +69,19 @@ def missing(
     )
 
 
-def explained(error: ImportError, extra: str | None = None) -> ImportError:
+def explained(error: ImportError, extra: str | None = None, what: str = "This") -> ImportError:
     """An error that says how to install what an import lacked, or else the error itself.
 
     Args:
         error: Of an import statement.
         extra: The extra to install if it has the package; None for the first that has it.
+        what: Subject of the message.
     """
     module = (error.name or "").split(".")[0]
     known = isinstance(error, ModuleNotFoundError) and any(module in m for m in MODULES.values())
     if isinstance(error, MissingPackageError) or not known:
         return error
-    return missing(module, extra=extra if extra and module in MODULES[extra] else None)
+    return missing(module, what, extra if extra and module in MODULES[extra] else None)
 
 
 def reports_missing_packages(
@@ -98,7 +99,7 @@ def reports_missing_packages(
             try:
                 return main(*args, **kwargs)
             except ModuleNotFoundError as error:
-                found = explained(error, extra)
+                found = explained(error, extra, "This program")
                 if not isinstance(found, MissingPackageError):
                     raise
                 print(f"error: {found}", file=sys.stderr)

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tf_compemb._tensorflow_c import (
     NUMPY_DTYPES,
@@ -336,6 +335,8 @@ def _messages() -> dict[str, Any]:
     TensorFlow's own classes would import all of TensorFlow. Fields that are not listed survive a
     round trip all the same.
     """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # TensorFlow's.
+
     file = descriptor_pb2.FileDescriptorProto(
         name="native_session.proto", package="native", syntax="proto3"
     )
@@ -361,7 +362,7 @@ def _messages() -> dict[str, Any]:
 
 
 def _declare(parent: Any, message: str, **fields: tuple[int, str]) -> Any:
-    nested = isinstance(parent, descriptor_pb2.DescriptorProto)
+    nested = hasattr(parent, "nested_type")
     declared = (parent.nested_type if nested else parent.message_type).add(name=message)
     for name, (number, kind) in fields.items():
         field = declared.field.add(name=name, number=number)
