@@ -85,14 +85,25 @@ def test_programs_say_what_to_install(arguments, module, extra, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_loaded_on_first_use_says_what_to_install():
-    script = """
+@pytest.mark.parametrize(
+    ("statement", "module"),
+    [
+        ("from tf_compemb.data import prepare", "pyarrow"),
+        ("from tf_compemb.export import saved_model", "tensorflow"),
+        ("from tf_compemb.native_session import NativeSession as N; N('m')", "tensorflow"),
+        ("from tf_compemb.serving.client import GrpcClient as C; C('localhost:1')", "grpc"),
+    ],
+)
+def test_what_is_loaded_on_first_use_says_what_to_install(statement, module):
+    script = f"""
 import sys
-sys.modules["pyarrow"] = None
-from tf_compemb.data import prepare
+sys.modules[{module!r}] = None
+sys.modules["google"] = None
+{statement}
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert "MissingPackageError: This needs the package pyarrow" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert f"needs the package {module}, which is not installed: install it with `" in last
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,8 @@ def _messages() -> dict[str, Any]:
     TensorFlow's own classes would import all of TensorFlow. Fields that are not listed survive a
     round trip all the same.
     """
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # TensorFlow's.
+    library()  # Without TensorFlow, which brings protobuf, it says what to install.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(
         name="native_session.proto", package="native", syntax="proto3"
