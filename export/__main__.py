@@ -14,12 +14,14 @@ from tf_compemb.data.errors import DataError
 from tf_compemb.export.command_options import ExportOptions, parse
 from tf_compemb.export.errors import ExportError
 from tf_compemb.export.loading import load_keras_file, load_trained_run, new_model
+from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.progress_lines import ProgressLines
 from tf_compemb.training.errors import UserError
 
 USER_ERROR = 2  # Exit status of argparse too.
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 

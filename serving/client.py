@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tf_compemb.missing_packages import require
 from tf_compemb.native_session import NativeError
 from tf_compemb.serving.addresses import grpc_target, rest_url
 from tf_compemb.training.errors import UserError
@@ -112,21 +113,17 @@ class GrpcClient:
         timeout: Seconds that a call may take.
 
     Raises:
-        UserError: A package is missing.
+        MissingPackageError: A package of the extra `serving` is not installed.
         ValueError: The address is not of that form.
     """
 
     def __init__(self, address: str, timeout: float = 30.0):
         target = grpc_target(address)
-        try:
-            import grpc
+        require("A client of gRPC", ("grpc",), "serving", instead="use REST")
+        import grpc
 
-            from tf_compemb.serving import grpc_messages
-        except ImportError as error:
-            raise UserError(
-                f"gRPC needs the package {error.name}: install it with "
-                "`pip install tf_compemb[serving]`, or use REST."
-            ) from error
+        from tf_compemb.serving import grpc_messages
+
         self.address = f"grpc://{target}"
         self._timeout = timeout
         self._error = grpc.RpcError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import shlex
 import signal
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.missing_packages import require
 from tf_compemb.serving.compare_models import EMPTY, cardinalities, model_card, parse_models
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_types import natural_number, positive_integer
@@ -199,12 +199,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _check_packages() -> None:
     """Tells before anything is measured what is missing."""
-    for module in ("rich", "matplotlib", "tensorflow_serving"):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(
-                f"A comparison needs the package {module}: install what it takes with "
-                "`pip install tf_compemb[train,serving]`."
-            )
+    needed = ("rich", "matplotlib", "tensorflow_serving")
+    require("A comparison", needed, "train,serving")
 
 
 def _batches(text: str) -> list[int]:

@@ -12,6 +12,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tf_compemb.missing_packages import missing
+
 STRING = 7
 
 # The numbers are those of `DataType` in TensorFlow's types.proto.
@@ -147,7 +149,7 @@ def library() -> ctypes.CDLL:
     """
     found = importlib.util.find_spec("tensorflow")
     if found is None or not found.submodule_search_locations:
-        raise ImportError("TensorFlow is not installed: pip install tensorflow")
+        raise missing("tensorflow", "Loading a SavedModel", "serving")
     folder = Path(found.submodule_search_locations[0])
     ending = "{}.2.dylib" if sys.platform == "darwin" else "{}.so.2"
     paths = [folder / ending.format(f"libtensorflow_{part}") for part in ("framework", "cc")]

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._protobuf import declare, declare_map, message_classes, new_file
 from tf_compemb._tensorflow_c import (
     NUMPY_DTYPES,
     STRING,
@@ -332,6 +331,9 @@ def _tensor_info(info: Any) -> TensorInfo:
 @functools.cache
 def _messages() -> dict[str, Any]:
     """The few protobuf messages that are read and written here."""
+    library()  # Without TensorFlow, which brings protobuf, it says what to install.
+    from tf_compemb._protobuf import declare, declare_map, message_classes, new_file
+
     file = new_file("native")
     declare(file, "Dim", size=(1, "int64"))
     declare(file, "Shape", dim=(2, "*Dim"), unknown_rank=(3, "bool"))
