@@ -20,6 +20,7 @@ from tf_compemb._keras import (
 from tf_compemb.field_layers import FieldLayers, as_json, check_overrides
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
+from tf_compemb.layers.bag_forms import is_ragged, is_sparse
 from tf_compemb.layers.base import CompressedEmbedding, positive_integer
 from tf_compemb.layers.fused import FusedLookup, vectors_as_products
 from tf_compemb.layers.group_lookup import GroupLookup
@@ -223,9 +224,7 @@ class EmbeddingCollection(Layer):
     def _embedded(self, inputs: Any, weights: Any) -> Any:
         if not isinstance(inputs, (list, tuple)):
             return self._matrix(inputs)
-        single = [
-            not bags.is_ragged(x) and not bags.is_sparse(x) and len(x.shape) == 1 for x in inputs
-        ]
+        single = [not is_ragged(x) and not is_sparse(x) and len(x.shape) == 1 for x in inputs]
         if all(single):
             return self._matrix(ops.stack(inputs, axis=1))
         vectors = []
@@ -273,7 +272,10 @@ class EmbeddingCollection(Layer):
 
     def _field_bags(self, i: int, ids: Any, weights: Any, combiner: str | None) -> Any:
         padding = (lambda x: ops.equal(x, 0)) if self.mask_zero else None
-        return bags.embed(lambda x: self._field_vectors(i, x), ids, weights, combiner, padding)
+        name = f"{self.name}: field {self.field_names[i]!r}"
+        return bags.embed(
+            name, lambda x: self._field_vectors(i, x), ids, weights, combiner, padding
+        )
 
     def field_vectors(self, field: str, ids: Any) -> Any:
         """Vectors of ids of one field.

@@ -19,6 +19,7 @@ from tf_compemb._keras import (
 )
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
+from tf_compemb.layers.bag_forms import check_forms, is_ragged, to_weight_tensor
 from tf_compemb.layers.budget import Settings, only, within_budget
 from tf_compemb.layers.ids import (
     check_id_space,
@@ -234,12 +235,14 @@ class CompressedEmbedding(Layer):
         """Rows `ids` of the table `name`, in the layer's compute type."""
         return read_rows(getattr(self, name), ids, self.compute_dtype)
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Converts ids exactly, before Keras could convert them to another type."""
+    def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
+        """Converts ids and weights exactly, before Keras could convert them to another type."""
         if is_symbolic(inputs):
             self._ids_come_as_floats = check_placeholder(inputs, self.input_dim, self.name)
         inputs = to_id_tensor(inputs, self.input_dim, self.name)
-        return super().__call__(inputs, *args, **kwargs)
+        if weights is not None:
+            kwargs["weights"] = to_weight_tensor(weights, self.name)
+        return super().__call__(inputs, **kwargs)
 
     @traced_as_written
     def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
@@ -248,7 +251,7 @@ class CompressedEmbedding(Layer):
             check_integer_type(type_name(inputs), self.name)
         padding = self._is_padding if self.mask_zero else None
         with training_phase(training):
-            return bags.embed(self.vectors, inputs, weights, self.combiner, padding)
+            return bags.embed(self.name, self.vectors, inputs, weights, self.combiner, padding)
 
     def vectors(self, ids: Any) -> Any:
         """Vectors of dense ids of any shape, each id checked to be in range."""
@@ -264,7 +267,7 @@ class CompressedEmbedding(Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """True where an id is not padding, if `mask_zero`."""
-        if not self.mask_zero or self.combiner is not None or bags.is_ragged(inputs):
+        if not self.mask_zero or self.combiner is not None or is_ragged(inputs):
             return None
         return ops.not_equal(inputs, 0)
 
@@ -279,7 +282,8 @@ class CompressedEmbedding(Layer):
             self, inputs: Any, weights: Any = None, training: Any = None
         ) -> Any:
             """Shape and type of the vectors of a placeholder, without tracing the lookup."""
-            ragged = bool(getattr(inputs, "ragged", False)) and self.combiner is None
+            check_forms(self.name, inputs, weights, self.combiner)
+            ragged = is_ragged(inputs) and self.combiner is None
             return keras.KerasTensor(
                 self.compute_output_shape(inputs.shape),
                 dtype=self.compute_dtype,
