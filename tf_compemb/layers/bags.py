@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tf_compemb._keras import BACKEND, ops
+from tf_compemb.arguments import shown
 from tf_compemb.layers.bag_forms import check_forms, checked_sparse, is_ragged, is_sparse, paired
 from tf_compemb.layers.ids import type_name
 
@@ -31,7 +32,7 @@ def check_combiner(combiner: str | None) -> None:
     if combiner is not None and combiner not in COMBINERS:
         raise ValueError(
             f"`combiner` must be None or one of {', '.join(map(repr, COMBINERS))}. "
-            f"Received: combiner={combiner!r}"
+            f"Received: combiner={shown(combiner)}"
         )
 
 

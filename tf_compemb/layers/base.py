@@ -17,6 +17,7 @@ from tf_compemb._keras import (
     traced_as_written,
     training_phase,
 )
+from tf_compemb.arguments import flag, positive_integer, shown
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
 from tf_compemb.layers.bag_forms import check_forms, is_ragged, to_weight_tensor
@@ -75,6 +76,16 @@ class CompressedEmbedding(Layer):
     # Whether a full table of the same width is larger than what is served.
     compresses = True
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuses an initialiser as the third argument, which it is in Keras' own layer."""
+        if len(args) > 2 and _looks_like_initializer(args[2]):
+            raise TypeError(
+                f"{cls.__name__}: the third argument is not the initialiser, as it is in "
+                "keras.layers.Embedding. Pass it by name: "
+                f"embeddings_initializer={shown(args[2])}"
+            )
+        return super().__new__(cls, *args, **kwargs)
+
     def __init__(
         self,
         input_dim: int,
@@ -91,13 +102,9 @@ class CompressedEmbedding(Layer):
         check_id_space(self.input_dim)
         bags.check_combiner(combiner)
         self.combiner = combiner
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = flag("mask_zero", mask_zero)
         self.supports_masking = self.mask_zero
-        self.embeddings_initializer = (
-            None
-            if embeddings_initializer is None
-            else keras.initializers.get(embeddings_initializer)
-        )
+        self.embeddings_initializer = _initializer(embeddings_initializer)
         self._ids_come_as_floats = False
 
     # What a method says of itself.
@@ -305,12 +312,25 @@ class CompressedEmbedding(Layer):
         }
 
 
-def positive_integer(name: str, value: Any) -> int:
-    """`value` as an int.
+def _looks_like_initializer(value: Any) -> bool:
+    """Whether a value can be an initialiser and no other third argument of any method."""
+    if isinstance(value, Mapping):
+        return "class_name" in value
+    return isinstance(value, str) or callable(value)
+
+
+def _initializer(value: Any) -> Any:
+    """None, or the Keras initialiser that a name, a configuration or a function stands for.
 
     Raises:
-        ValueError: It is not a positive integer; the message names the argument.
+        ValueError: It stands for none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
+    if value is None:
+        return None
+    try:
+        return keras.initializers.get(value)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`embeddings_initializer` must be None or a Keras initialiser, such as 'uniform'. "
+            f"Received: embeddings_initializer={shown(value)}"
+        ) from error
