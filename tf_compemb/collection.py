@@ -30,7 +30,7 @@ from tf_compemb.field_layers import (
     as_json,
     checked_cardinalities,
     checked_overrides,
-    scope_name,
+    scope_names,
 )
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
@@ -140,8 +140,10 @@ class EmbeddingCollection(Layer):
         dtype = self._dtype_policy if LEGACY else self.dtype_policy
         self._fields = _Fields(
             [
-                chosen.of(name, rows, name=scope_name(name, i), dtype=dtype)
-                for i, (name, rows) in enumerate(self.cardinalities.items())
+                chosen.of(field, rows, name=name, dtype=dtype)
+                for (field, rows), name in zip(
+                    self.cardinalities.items(), scope_names(self.cardinalities), strict=True
+                )
             ]
         )
         self._make_lookups()

@@ -17,6 +17,7 @@ def ids_in_order(inputs: Any, fields: Sequence[str], owner: str) -> Any:
         owner: Name of the collection, for messages.
 
     Raises:
+        TypeError: It is a list of lists.
         ValueError: Fields are missing, or there are more or fewer.
     """
     if isinstance(inputs, Mapping):
@@ -24,7 +25,12 @@ def ids_in_order(inputs: Any, fields: Sequence[str], owner: str) -> Any:
         if missing:
             raise ValueError(f"{owner}: ids of the fields {missing} are missing.")
         return [inputs[name] for name in fields]
-    if isinstance(inputs, (list, tuple)) and all(hasattr(x, "shape") for x in inputs):
+    if isinstance(inputs, (list, tuple)):
+        if not all(hasattr(x, "shape") for x in inputs):
+            raise TypeError(
+                f"{owner}: lists of ids could be rows or fields. Pass an array of shape (batch, "
+                f"{len(fields)}), or a mapping from names of fields to ids."
+            )
         if len(inputs) != len(fields):
             raise ValueError(
                 f"{owner}: expected ids of {len(fields)} fields. Received: {len(inputs)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,16 +113,24 @@ def _check_field_name(name: Any) -> None:
         )
 
 
-def scope_name(field: str, position: int) -> str:
-    """The name of a field's layer: the field's, or one like it that TensorFlow allows.
+def scope_names(fields: Iterable[str]) -> list[str]:
+    """Names of the fields' layers: the fields', or others like them that every runtime allows.
 
-    >>> scope_name("city", 3), scope_name("ad group", 3)
-    ('city', 'ad_group_3')
+    >>> scope_names(["city", "ad group", "ad_group"])
+    ['city', 'ad_group_', 'ad_group']
     """
-    allowed = re.sub(r"[^A-Za-z0-9_.-]", "_", field)
-    if allowed == field and field[0] not in "_-":
-        return field
-    return f"{allowed.lstrip('_-') or 'field'}_{position}"
+    fields = list(fields)
+    taken = set(fields)
+    names = []
+    for field in fields:
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", field)
+        if name[0] in "_-":
+            name = f"field{name}"
+        while name != field and name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def checked_overrides(overrides: Any, cardinalities: Mapping[str, int]) -> dict[str, Any]:

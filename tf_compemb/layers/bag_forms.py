@@ -95,11 +95,13 @@ def check_forms(name: str, ids: Any, weights: Any, combiner: str | None) -> None
             f"{name}: `weights` must come in the form of the ids, one weight for each id. "
             f"Received: {form} ids and {_form(weights)} weights"
         )
-    if not (_may_be_equal(ids, weights) and _may_have_equal_parts(ids, weights, form)):
+    if not _may_be_equal(ids, weights):
         raise ValueError(
             f"{_sentence(name, form)} Received: ids of shape {tuple(ids.shape)}, weights of shape "
             f"{tuple(weights.shape)}"
         )
+    if not _may_have_equal_parts(ids, weights, form):
+        raise ValueError(_sentence(name, form))
 
 
 def checked_sparse(name: str, ids: Any) -> Any:
