@@ -348,7 +348,7 @@ def test_all_other_names_survive_in_files(fused, tmp_path):
     randomize(model, seed=1)
     model.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(model.predict_on_batch(ids), expected)
-    if LEGACY:
+    if LEGACY and fused:  # In that format the weights of fields that are not fused share names.
         with pytest.warns(UserWarning, match="HDF5 file"):
             model.save(tmp_path / "model.h5")
         again = keras.models.load_model(tmp_path / "model.h5")

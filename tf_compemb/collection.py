@@ -19,7 +19,7 @@ from tf_compemb._keras import (
 )
 from tf_compemb.arguments import flag, mapping, natural_number, one_of, positive_integer
 from tf_compemb.field_inputs import (
-    check_field,
+    check_fields,
     check_matrix,
     ids_in_order,
     is_single,
@@ -223,7 +223,7 @@ class EmbeddingCollection(Layer):
     def _embedded(self, inputs: Any, weights: Any) -> Any:
         if not isinstance(inputs, (list, tuple)):
             return self._matrix(inputs)
-        names = self._checked_fields(inputs, weights)
+        names = check_fields(self, inputs, weights or {})
         if all(map(is_single, inputs)):
             return self._matrix(ops.stack(inputs, axis=1))
         vectors = []
@@ -234,13 +234,6 @@ class EmbeddingCollection(Layer):
                 ops.reshape(part, (-1, vectors_of(self._fields.layers[i]), self.output_dim))
             )
         return ops.concatenate(vectors, axis=1)
-
-    def _checked_fields(self, inputs: Any, weights: Any) -> list[str]:
-        """How messages call the fields, whose inputs have forms that go together."""
-        return [
-            check_field(self.name, field, ids, (weights or {}).get(field), self.combiner)
-            for field, ids in zip(self.cardinalities, inputs, strict=True)
-        ]
 
     def _matrix(self, ids: Any) -> Any:
         """Vectors (batch, num_vectors, output_dim) of ids (batch, fields)."""
@@ -371,7 +364,7 @@ class EmbeddingCollection(Layer):
         ) -> Any:
             """Shape and type of the vectors of placeholders, without tracing the lookup."""
             if isinstance(inputs, (list, tuple)):
-                self._checked_fields(inputs, weights)
+                check_fields(self, inputs, weights or {})
                 first = inputs[0]
             else:
                 check_matrix(inputs, len(self.cardinalities), self.name)

@@ -95,14 +95,25 @@ def check_matrix(ids: Any, count: int, owner: str) -> None:
         )
 
 
-def check_field(owner: str, name: str, ids: Any, weights: Any, combiner: str) -> str:
-    """How messages call a field whose ids and weights have forms that go together.
+def check_fields(collection: Any, inputs: Sequence[Any], weights: Mapping[str, Any]) -> list[str]:
+    """How messages call the fields, whose ids and weights have forms that go together.
+
+    Args:
+        collection: For its names and its combiner.
+        inputs: Ids of each field.
+        weights: What `weights_by_field` gave.
 
     Raises:
-        TypeError: The weights are not numbers.
-        ValueError: The forms do not go together.
+        TypeError: Weights are not numbers.
+        ValueError: The forms of a field do not go together.
     """
-    field = _field(owner, name)
+    fields = {name: _field(collection.name, name) for name in collection.cardinalities}
+    for (name, field), ids in zip(fields.items(), inputs, strict=True):
+        _check_field(field, ids, weights.get(name), collection.combiner)
+    return list(fields.values())
+
+
+def _check_field(field: str, ids: Any, weights: Any, combiner: str) -> None:
     if len(ids.shape) not in (1, 2):
         raise ValueError(
             f"{field} needs ids of shape (batch,), or bags of shape (batch, length). "
@@ -114,7 +125,6 @@ def check_field(owner: str, name: str, ids: Any, weights: Any, combiner: str) ->
         raise ValueError(
             f"{field} has one id a row, and `weights` go with bags of shape (batch, length)."
         )
-    return field
 
 
 def _field(owner: str, name: str) -> str:
