@@ -14,11 +14,14 @@ from tf_compemb.data.errors import DataError
 from tf_compemb.export.command_options import ExportOptions, parse
 from tf_compemb.export.errors import ExportError
 from tf_compemb.export.loading import load_keras_file, load_trained_run, new_model
+from tf_compemb.missing_packages import reports_missing_packages
+from tf_compemb.progress_lines import ProgressLines
 from tf_compemb.training.errors import UserError
 
 USER_ERROR = 2  # Exit status of argparse too.
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 
@@ -48,16 +51,19 @@ def _export(options: ExportOptions) -> Path:
     base = options.out / options.name
     check_writable(base)
     check_version(base, options.version)
-    model, source = _load(options)
-    if not options.raw:
-        source = dataclasses.replace(source, numbering=None)
-    from tf_compemb.export import saved_model, tflite
+    doing = "making the model" if options.run is None else f"reading {options.run}"
+    with ProgressLines(lambda: doing):
+        model, source = _load(options)
+        if not options.raw:
+            source = dataclasses.replace(source, numbering=None)
+        from tf_compemb.export import saved_model, tflite
 
-    if options.format == "tflite":
-        return tflite(model, base, version=options.version, source=source)
-    return saved_model(
-        model, base, version=options.version, precision=options.precision, source=source
-    )
+        doing = f"writing and checking {base}"
+        if options.format == "tflite":
+            return tflite(model, base, version=options.version, source=source)
+        return saved_model(
+            model, base, version=options.version, precision=options.precision, source=source
+        )
 
 
 def _load(options: ExportOptions) -> tuple[Any, Any]:

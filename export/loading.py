@@ -113,12 +113,9 @@ def load_keras_file(path: Path) -> tuple[Any, Source]:
         prepare_tensorflow()
     else:
         _prepare_keras3()
-    from tf_compemb import layers  # noqa: F401  Registers the classes that the file names.
     from tf_compemb._keras import LEGACY, keras
     from tf_compemb.export.exporter import Source
 
-    if legacy:
-        from tf_compemb import models  # noqa: F401
     if legacy != LEGACY:
         raise ExportError(f"{path} was written by another Keras than the one this process runs.")
     try:
@@ -146,10 +143,7 @@ def _prepare_keras3() -> None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     from tf_compemb._native_log import import_tensorflow_quietly
 
-    try:
-        import_tensorflow_quietly()
-    except ImportError as error:
-        raise UserError(f"Exporting needs the package {error.name}.") from error
+    import_tensorflow_quietly()
 
 
 def new_model(options: TrainingOptions) -> tuple[Any, Source]:

@@ -6,8 +6,11 @@ if __name__ != "tf_compemb.models":
     )
 
 from tf_compemb._keras import LEGACY
+from tf_compemb.missing_packages import require
 
-if not LEGACY:
+if LEGACY:
+    require("tf_compemb.models", ("tensorflow_recommenders",), "train")
+else:
     raise ImportError(
         "tf_compemb.models is built on tensorflow-recommenders, which needs tf_keras. Set "
         "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."

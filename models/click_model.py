@@ -10,8 +10,12 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tf_compemb._keras import keras, traced_as_written
+from tf_compemb.arguments import positive_integer
 
 LOGIT_THRESHOLD = 0.0  # A logit above it predicts a click: probability over one half.
+
+# Features and labels, and perhaps weights of the rows.
+Batch = tuple[Any, ...]
 
 
 def dense_parameters(units: Sequence[int]) -> int:
@@ -43,7 +47,7 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
     def __init__(self, embeddings: Any, *, dense_features: int = 13, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.embeddings = embeddings
-        self.dense_features = dense_features
+        self.dense_features = positive_integer("dense_features", dense_features)
         self.task = tfrs.tasks.Ranking(
             loss=keras.losses.BinaryCrossentropy(
                 from_logits=True, reduction=keras.losses.Reduction.NONE
@@ -56,18 +60,16 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
         self.logit = keras.layers.Dense(1, dtype="float32", name="logit")
 
     @traced_as_written
-    def train_step(self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor]) -> dict[str, Any]:
+    def train_step(self, inputs: Batch) -> dict[str, Any]:
         """A step of `fit` on one batch, as of `tfrs.Model`."""
         return super().train_step(inputs)
 
     @traced_as_written
-    def test_step(self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor]) -> dict[str, Any]:
+    def test_step(self, inputs: Batch) -> dict[str, Any]:
         """A step of `evaluate` on one batch, as of `tfrs.Model`."""
         return super().test_step(inputs)
 
-    def compute_loss(
-        self, inputs: tuple[dict[str, tf.Tensor], tf.Tensor], training: bool = False
-    ) -> tf.Tensor:
+    def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """Mean cross entropy in nats over the rows of the global batch.
 
         In training, and with a teacher (`learn_from`), the mean of what `Distillation` makes of
@@ -78,18 +80,28 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
         falls on the replicas unevenly.
 
         Args:
-            inputs: Features as of the class, and labels of shape (B, 1), 0 or 1.
+            inputs: Features as of the class; labels of shape (B, 1) or (B,), numbers from 0 to 1 or
+                booleans; and perhaps a weight for each row, of the same shapes, by which its loss
+                counts.
             training: Whether the layers run in training mode.
 
         Returns:
             A float32 scalar.
+
+        Raises:
+            ValueError: There are no labels, or there is not one for each row.
         """
-        features, labels = inputs
+        features, labels, weights = _unpacked(inputs)
         logits = self(features, training=training)
+        labels = _one_a_row("labels", labels, logits)
         row_losses = self.task(labels=labels, predictions=logits, compute_metrics=False)
-        self.log_loss.update_state(row_losses)
+        if weights is not None:
+            weights = tf.squeeze(_one_a_row("sample_weight", weights, logits), axis=1)
+        self.log_loss.update_state(row_losses, sample_weight=weights)
         if self._distillation is not None and training:
             row_losses = self._distillation.row_losses(row_losses, logits, features)
+        if weights is not None:
+            row_losses *= weights
         rows = tf.cast(tf.shape(row_losses)[0], tf.float32)
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
@@ -139,3 +151,27 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
         vectors = self.embeddings(features["categorical"])
         dense = tf.ensure_shape(features["dense"], [None, self.dense_features])
         return tf.cast(dense, self.compute_dtype), tf.cast(vectors, self.compute_dtype)
+
+
+def _unpacked(inputs: Any) -> tuple[Any, Any, Any]:
+    """Features, labels, and the rows' weights or None."""
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    if len(parts) < 2 or parts[1] is None:
+        raise ValueError(
+            "A click model learns from labels: pass fit and evaluate (features, labels)."
+        )
+    return parts[0], parts[1], parts[2] if len(parts) > 2 else None
+
+
+def _one_a_row(name: str, values: Any, logits: tf.Tensor) -> tf.Tensor:
+    """Numbers of shape (B,) or (B, 1) as float32 (B, 1)."""
+    values = tf.convert_to_tensor(values)
+    is_number = values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool
+    shape = values.shape
+    one_a_row = shape.rank in (1, 2, None) and shape[1:].num_elements() in (1, None)
+    if not (is_number and one_a_row and shape[:1].is_compatible_with(logits.shape[:1])):
+        raise ValueError(
+            f"`{name}` must hold one number for each row, shape (batch,) or (batch, 1). "
+            f"Received: {values.dtype.name} of shape {shape} for {logits.shape[0]} rows"
+        )
+    return tf.reshape(tf.cast(values, tf.float32), tf.shape(logits))

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tf_compemb._keras import register
+from tf_compemb.arguments import natural_number, one_of, positive_integer, positive_integers
 from tf_compemb.models.click_model import ClickModel, dense_parameters
 from tf_compemb.models.vector_cross import VectorCross
 
@@ -39,7 +40,7 @@ class DCN(ClickModel):
     Args:
         embeddings: See `ClickModel`.
         cross_layers: Integer, number of cross layers.
-        deep_units: Widths of the deep network.
+        deep_units: Widths of the deep network; one number is one layer.
         cross: `"vector"` or `"matrix"`.
         projection_dim: Integer, rank of the matrix cross layers; None for full rank.
         dense_features: Integer, width of the dense input.
@@ -52,7 +53,7 @@ class DCN(ClickModel):
         self,
         embeddings: Any,
         cross_layers: int = 6,
-        deep_units: Sequence[int] = (512, 256, 64),
+        deep_units: int | Sequence[int] = (512, 256, 64),
         *,
         cross: str = "vector",
         projection_dim: int | None = None,
@@ -63,18 +64,19 @@ class DCN(ClickModel):
         super().__init__(embeddings, dense_features=dense_features, **kwargs)
         self.cross = cross
         self.projection_dim = projection_dim
-        self.deep_units = tuple(deep_units)
+        self.deep_units = positive_integers("deep_units", deep_units, least=1)
         self.crosses = [
-            _cross_layer(cross, projection_dim, f"cross_{i}") for i in range(cross_layers)
+            _cross_layer(cross, projection_dim, f"cross_{i}")
+            for i in range(natural_number("cross_layers", cross_layers))
         ]
-        self.deep = tfrs.layers.blocks.MLP([*deep_units], final_activation="relu", name="deep")
+        self.deep = tfrs.layers.blocks.MLP([*self.deep_units], final_activation="relu", name="deep")
 
     @staticmethod
     def network_parameters(
         num_vectors: int,
         output_dim: int,
         cross_layers: int = 6,
-        deep_units: Sequence[int] = (512, 256, 64),
+        deep_units: int | Sequence[int] = (512, 256, 64),
         cross: str = "vector",
         projection_dim: int | None = None,
         dense_features: int = 13,
@@ -94,6 +96,8 @@ class DCN(ClickModel):
         (373578, 1475250)
         """
         _check_cross(cross, projection_dim)
+        deep_units = positive_integers("deep_units", deep_units, least=1)
+        cross_layers = natural_number("cross_layers", cross_layers)
         width = dense_features + num_vectors * output_dim
         if cross == "vector":
             kernel = width
@@ -124,8 +128,9 @@ class DCN(ClickModel):
 
 
 def _check_cross(cross: str, projection_dim: int | None) -> None:
-    if cross not in ("vector", "matrix"):
-        raise ValueError(f"`cross` must be 'vector' or 'matrix'. Received: cross={cross!r}")
+    one_of("cross", cross, ("vector", "matrix"))
+    if projection_dim is not None:
+        positive_integer("projection_dim", projection_dim)
     if cross == "vector" and projection_dim is not None:
         raise ValueError(
             "`projection_dim` is the rank of matrix cross layers; use cross='matrix' with it. "

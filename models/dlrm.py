@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tf_compemb._keras import register
+from tf_compemb.arguments import positive_integers
 from tf_compemb.models.click_model import ClickModel, dense_parameters
 from tf_compemb.models.dot_interaction import DotInteraction
 
@@ -35,7 +36,8 @@ class DLRM(ClickModel):
 
     Args:
         embeddings: See `ClickModel`.
-        bottom_units: Widths of the bottom network's hidden layers; d units follow.
+        bottom_units: Widths of the bottom network's hidden layers, one number for one layer; d
+            units follow.
         top_units: Widths of the top network's hidden layers; one unit follows.
         dense_features: Integer, width of the dense input.
     """
@@ -43,27 +45,26 @@ class DLRM(ClickModel):
     def __init__(
         self,
         embeddings: Any,
-        bottom_units: Sequence[int] = (512, 256, 64),
-        top_units: Sequence[int] = (512, 256),
+        bottom_units: int | Sequence[int] = (512, 256, 64),
+        top_units: int | Sequence[int] = (512, 256),
         *,
         dense_features: int = 13,
         **kwargs: Any,
     ) -> None:
         super().__init__(embeddings, dense_features=dense_features, **kwargs)
-        self.bottom_units = tuple(bottom_units)
-        self.top_units = tuple(top_units)
+        self.bottom_units, self.top_units = _checked_units(bottom_units, top_units)
         self.bottom = tfrs.layers.blocks.MLP(
-            [*bottom_units, embeddings.output_dim], final_activation="relu", name="bottom"
+            [*self.bottom_units, embeddings.output_dim], final_activation="relu", name="bottom"
         )
         self.interaction = DotInteraction(name="interaction")
-        self.top = tfrs.layers.blocks.MLP([*top_units], final_activation="relu", name="top")
+        self.top = tfrs.layers.blocks.MLP([*self.top_units], final_activation="relu", name="top")
 
     @staticmethod
     def network_parameters(
         num_vectors: int,
         output_dim: int,
-        bottom_units: Sequence[int] = (512, 256, 64),
-        top_units: Sequence[int] = (512, 256),
+        bottom_units: int | Sequence[int] = (512, 256, 64),
+        top_units: int | Sequence[int] = (512, 256),
         dense_features: int = 13,
     ) -> int:
         """Parameters beside the tables, computed without making any.
@@ -78,6 +79,7 @@ class DLRM(ClickModel):
         >>> DLRM.network_parameters(26, 16)
         475985
         """
+        bottom_units, top_units = _checked_units(bottom_units, top_units)
         pairs = num_vectors * (num_vectors + 1) // 2  # Of the V vectors and the bottom output.
         return dense_parameters([dense_features, *bottom_units, output_dim]) + dense_parameters(
             [pairs + output_dim, *top_units, 1]
@@ -97,3 +99,7 @@ class DLRM(ClickModel):
             "bottom_units": self.bottom_units,
             "top_units": self.top_units,
         }
+
+
+def _checked_units(bottom: Any, top: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return positive_integers("bottom_units", bottom), positive_integers("top_units", top, least=1)

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from tf_compemb.data.errors import DataError
+from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.serving.client_command import add_predict
 from tf_compemb.serving.compare_command import add_compare, add_empty
 from tf_compemb.serving.serve import add_serve
@@ -14,6 +15,7 @@ from tf_compemb.training.errors import UserError
 USER_ERROR = 2
 
 
+@reports_missing_packages("serving")
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 

@@ -18,14 +18,15 @@ class Agreement:
     Attributes:
         same_weights: Whether both are exports of one trained model, perhaps of different
             precision: then their outputs have to agree. Two models that were trained apart only
-            correlate, and two that were not trained at all have nothing in common.
+            correlate, and two that were not trained at all have nothing in common. None where that
+            is unknown.
         max_difference: Largest |difference| of the click probabilities.
         mean_difference: Mean |difference| of the click probabilities.
         logit_correlation: Pearson's correlation of the logits; None where it is undefined, or
             where one of the models is untrained.
     """
 
-    same_weights: bool
+    same_weights: bool | None
     max_difference: float
     mean_difference: float
     logit_correlation: float | None
@@ -35,7 +36,7 @@ def agreement(
     reference: dict[str, np.ndarray],
     other: dict[str, np.ndarray],
     *,
-    same_weights: bool,
+    same_weights: bool | None,
     trained: bool,
 ) -> Agreement:
     """Compares two models' outputs.
@@ -43,8 +44,8 @@ def agreement(
     Args:
         reference: `click_probability` and `logit` of one model, `[rows, 1]` each.
         other: Those of the other model, on the same rows.
-        same_weights: Whether both come from the same training run.
-        trained: Whether both models were trained.
+        same_weights: Whether both come from the same training run; None if unknown.
+        trained: Whether both models were trained, as far as is known.
 
     >>> one = {"click_probability": np.array([0.25, 0.5]), "logit": np.array([-1.1, 0.0])}
     >>> two = {"click_probability": np.array([0.25, 0.25]), "logit": np.array([-1.1, -1.2])}

@@ -9,11 +9,14 @@ import base64
 import http.client
 import json
 import urllib.parse
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from tf_compemb._native_log import import_tensorflow_quietly
+from tf_compemb.missing_packages import require
+from tf_compemb.native_session import NativeError
+from tf_compemb.serving.addresses import grpc_target, rest_url
 from tf_compemb.training.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -30,13 +33,20 @@ _HTTP_CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+_SHOWN_CHARACTERS = 200  # Of an answer that is none of the API's.
+# What gRPC says itself, where no server said anything.
+_NOT_GRPC = "Failed parsing HTTP/2"
+_OWN_DEADLINE = "Deadline Exceeded"
+_NO_CONNECTION = ("failed to connect", "errors resolving", "resolution failed")
+_LOST_CONNECTION = ("socket closed", "connection reset", "broken pipe")
 
 
 class ServingError(UserError):
     """A server answered with an error, or did not answer.
 
     Attributes:
-        code: gRPC's name of the status, such as `NOT_FOUND`; `UNREACHABLE` where nothing answers.
+        code: gRPC's name of the status, such as `NOT_FOUND`; `UNREACHABLE` where nothing answers,
+            or nothing that speaks the protocol.
     """
 
     def __init__(self, code: str, message: str):
@@ -81,7 +91,8 @@ def predict(
     Args:
         client: Where the model is served.
         model: Its name.
-        inputs: A tensor for each input of the signature, all with the same first dimension.
+        inputs: A tensor for each input of the signature, all with the same first dimension; lists
+            of Python's numbers go over gRPC as int64 and float32.
         signature: Its name.
         version: A version of the model; None for the newest.
 
@@ -95,83 +106,106 @@ def predict(
 
 
 class GrpcClient:
-    """Client of `tensorflow.serving.PredictionService`.
+    """Client of `tensorflow.serving.PredictionService`; TensorFlow is not imported.
 
     Args:
         address: `host:port`.
         timeout: Seconds that a call may take.
 
     Raises:
-        UserError: A package is missing.
+        MissingPackageError: A package of the extra `serving` is not installed.
+        ValueError: The address is not of that form.
     """
 
     def __init__(self, address: str, timeout: float = 30.0):
-        try:  # tensorflow-serving-api's messages import TensorFlow.
-            self._tf = import_tensorflow_quietly(
-                "tensorflow_serving.apis.prediction_service_pb2_grpc",
-                "tensorflow_serving.apis.model_service_pb2_grpc",
-            )
-        except ImportError as error:
-            raise UserError(
-                f"gRPC needs the package {error.name}: install it with "
-                "`pip install tf_compemb[serving]`, or use REST."
-            ) from error
+        target = grpc_target(address)
+        require("A client of gRPC", ("grpc",), "serving", instead="use REST")
         import grpc
-        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-        self.address = f"grpc://{address}"
+        from tf_compemb.serving import grpc_messages
+
+        self.address = f"grpc://{target}"
         self._timeout = timeout
         self._error = grpc.RpcError
+        self._messages = grpc_messages
         limits = ("grpc.max_send_message_length", "grpc.max_receive_message_length")
         options = [(limit, _LARGEST_MESSAGE) for limit in limits]
-        self._channel = grpc.insecure_channel(address, options)
-        self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._channel = grpc.insecure_channel(target, options)
+        self._predict = self._method("PredictionService/Predict", "PredictResponse")
+        self._status = self._method("ModelService/GetModelStatus", "GetModelStatusResponse")
 
     def request(self, model: str, inputs: Arrays, signature: str, version: int | None) -> Any:
         """A `PredictRequest`."""
-        from tensorflow_serving.apis import predict_pb2
-
-        message = predict_pb2.PredictRequest()
+        message = self._messages.MESSAGES["PredictRequest"]()
         message.model_spec.name = model
         message.model_spec.signature_name = signature
         if version is not None:
             message.model_spec.version.value = version
         for name, value in inputs.items():
-            message.inputs[name].CopyFrom(self._tf.make_tensor_proto(value))
+            try:
+                self._messages.fill_tensor(message.inputs[name], value)
+            except NativeError as error:
+                raise ServingError(error.code_name, f"Input {name!r}: {error.message}") from error
         return message
 
     def send(self, request: Any) -> Any:
         """The `PredictResponse`."""
-        return self._call(self._predictions.Predict, request)
+        return self._call(self._predict, request)
 
     def decode(self, response: Any) -> Arrays:
         """Tensors with the types that the model gave them."""
-        return {name: self._tf.make_ndarray(value) for name, value in response.outputs.items()}
+        from tf_compemb.serving.tensor_protos import array_of
+
+        try:
+            return {
+                name: np.array(array_of(value, name, _LARGEST_MESSAGE))
+                for name, value in response.outputs.items()
+            }
+        except NativeError as error:
+            message = f"{self.address} answered what cannot be read: {_one_line(error.message)}"
+            raise ServingError(error.code_name, message) from error
 
     def state(self, model: str) -> str:
         """The state of the newest version."""
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        message = get_model_status_pb2.GetModelStatusRequest()
+        message = self._messages.MESSAGES["GetModelStatusRequest"]()
         message.model_spec.name = model
-        response = self._call(self._models.GetModelStatus, message)
+        response = self._call(self._status, message)
         newest = max(response.model_version_status, key=lambda status: status.version)
-        return get_model_status_pb2.ModelVersionStatus.State.Name(newest.state)
+        return self._messages.state_name(newest.state)
 
     def close(self) -> None:
         """Ends the connection."""
         self._channel.close()
 
-    def _call(self, method: Any, message: Any) -> Any:
+    def _method(self, name: str, response: str) -> Callable[..., Any]:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=self._messages.MESSAGES[response].FromString,
+        )
+
+    def _call(self, method: Callable[..., Any], message: Any) -> Any:
         try:
             return method(message, timeout=self._timeout)
         except self._error as error:
-            code, details = error.code().name, error.details() or ""
-            # A server that is there says UNAVAILABLE in words of its own.
-            if code == "UNAVAILABLE" and "connect" in details.lower():
-                raise _unreachable(self.address, details) from error
-            raise ServingError(code, f"{self.address} answered {code}: {details}") from error
+            raise self._said(error.code().name, error.details() or "") from error
+
+    def _said(self, code: str, details: str) -> ServingError:
+        """The error for a call that failed, which gRPC says of its own failures too."""
+        if _NOT_GRPC in details:
+            rest = self.address.replace("grpc://", "http://")
+            return _other_protocol(self.address, "gRPC", f"REST port, use REST: {rest}")
+        # A server that is there says UNAVAILABLE in words of its own.
+        if code == "UNAVAILABLE" and any(words in details.lower() for words in _LOST_CONNECTION):
+            return _closed(self.address, details)
+        if code == "UNAVAILABLE" and any(words in details.lower() for words in _NO_CONNECTION):
+            return _unreachable(self.address, details)
+        if details == _OWN_DEADLINE:
+            return _no_answer(self.address, self._timeout)
+        message = f"{self.address} answered {code}: {_one_line(details)}"
+        if code == "UNIMPLEMENTED":
+            message += "; it may be a gRPC server of another kind than TensorFlow Serving."
+        return ServingError(code, message)
 
 
 class RestClient:
@@ -186,17 +220,15 @@ class RestClient:
     """
 
     def __init__(self, url: str, timeout: float = 30.0):
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise ValueError(f"{url!r} is no address of a REST API; give http://HOST:PORT.")
+        parts = rest_url(url)
         kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         self.address = url.rstrip("/")
         self._path = parts.path.rstrip("/")
-        self._connection = kind[parts.scheme](parts.hostname, parts.port, timeout=timeout)
+        self._connection = kind[parts.scheme](str(parts.hostname), parts.port, timeout=timeout)
 
     def request(self, model: str, inputs: Arrays, signature: str, version: int | None) -> Any:
         """Path and body of a call in the API's column format."""
-        values = {name: _jsonable(value) for name, value in inputs.items()}
+        values = {name: _jsonable(np.asarray(value)) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": values})
         which = "" if version is None else f"/versions/{version}"
         return f"{self._model_path(model)}{which}:predict", body.encode()
@@ -208,16 +240,16 @@ class RestClient:
 
     def decode(self, response: Any) -> Arrays:
         """Tensors of float64, int64 or strings."""
-        outputs = json.loads(response)["outputs"]
+        outputs = self._field(response, "outputs")
         if not isinstance(outputs, dict):  # The API leaves out the name of a sole output.
             outputs = {"output": outputs}
         return {name: np.asarray(value) for name, value in outputs.items()}
 
     def state(self, model: str) -> str:
         """The state of the newest version."""
-        answer = json.loads(self._exchange("GET", self._model_path(model), None))
-        newest = max(answer["model_version_status"], key=lambda status: int(status["version"]))
-        return newest["state"]
+        answer = self._exchange("GET", self._model_path(model), None)
+        states = self._field(answer, "model_version_status")
+        return max(states, key=lambda status: int(status["version"]))["state"]
 
     def close(self) -> None:
         """Ends the connection."""
@@ -226,20 +258,25 @@ class RestClient:
     def _model_path(self, model: str) -> str:
         return f"{self._path}/v1/models/{urllib.parse.quote(model, safe='')}"
 
+    def _field(self, body: bytes, name: str) -> Any:
+        """What an answer holds under a name."""
+        try:
+            return json.loads(body)[name]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServingError(
+                "UNKNOWN",
+                f"{self.address} answered otherwise than TensorFlow Serving's REST API does: "
+                f"{_beginning(body)}",
+            ) from error
+
     def _exchange(self, method: str, path: str, body: bytes | None) -> bytes:
         try:
-            answer, status = self._try(method, path, body)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            # The server has closed a connection that was idle for long.
             try:
                 answer, status = self._try(method, path, body)
-            except (OSError, http.client.HTTPException) as error:
-                raise _unreachable(self.address, str(error)) from error
-        except TimeoutError as error:
-            message = f"{self.address} did not answer within {self._connection.timeout:g} s."
-            raise ServingError("DEADLINE_EXCEEDED", message) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(self.address, str(error)) from error
+            except _CLOSED:  # A server closes a connection that was idle for long.
+                answer, status = self._try(method, path, body)
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            raise self._said(error) from error
         if status != 200:
             code = _HTTP_CODES.get(status, str(status))
             raise ServingError(code, f"{self.address} answered {status}: {_error_text(answer)}")
@@ -254,21 +291,63 @@ class RestClient:
             self._connection.close()  # Half a call must not be taken for the next one's answer.
             raise
 
+    def _said(self, error: Exception) -> ServingError:
+        """The error for a call that got no answer."""
+        if isinstance(error, TimeoutError):
+            return _no_answer(self.address, self._connection.timeout)
+        if isinstance(error, (*_CLOSED, http.client.IncompleteRead)):
+            return _closed(self.address, str(error))
+        if isinstance(error, http.client.HTTPException):
+            place = f"{self._connection.host}:{self._connection.port}"
+            return _other_protocol(self.address, "HTTP", f"gRPC port, use gRPC: {place}")
+        return _unreachable(self.address, str(error))
+
+
+_CLOSED = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
+
 
 def _unreachable(address: str, reason: str) -> ServingError:
     return ServingError(
         "UNREACHABLE",
         f"No server answers at {address} ({reason}); check the address, or start one with "
-        "`python -m tf_compemb.serving serve`.",
+        "`tf-compemb serving serve`.",
     )
+
+
+def _other_protocol(address: str, protocol: str, perhaps: str) -> ServingError:
+    return ServingError(
+        "UNREACHABLE",
+        f"What answers at {address} does not speak {protocol}; if it is a server's {perhaps}.",
+    )
+
+
+def _closed(address: str, reason: str) -> ServingError:
+    return ServingError(
+        "UNAVAILABLE", f"{address} closed the connection ({reason}); check the address."
+    )
+
+
+def _no_answer(address: str, seconds: float | None) -> ServingError:
+    return ServingError("DEADLINE_EXCEEDED", f"{address} did not answer within {seconds:g} s.")
 
 
 def _error_text(body: bytes) -> str:
     """The API's own message, or the beginning of whatever came instead."""
     try:
-        return str(json.loads(body)["error"])
+        return _one_line(str(json.loads(body)["error"]))
     except (ValueError, KeyError, TypeError):
-        return body[:200].decode("utf-8", "replace")
+        return _beginning(body)
+
+
+def _beginning(body: bytes) -> str:
+    return _one_line(body.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
+
+
+def _one_line(text: str) -> str:
+    """The text without line ends, and without what a terminal would take for commands."""
+    return "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
+    )
 
 
 def _jsonable(value: np.ndarray) -> Any:

@@ -8,7 +8,14 @@ import os
 import sys
 from typing import Any
 
-from tf_compemb.serving.client import Arrays, Client, GrpcClient, RestClient, predict
+from tf_compemb.serving.client import (
+    Arrays,
+    Client,
+    GrpcClient,
+    RestClient,
+    ServingError,
+    predict,
+)
 from tf_compemb.serving.client_rows import STDIN, batches, raw_inputs, read_rows
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_types import natural_number, positive_integer
@@ -68,14 +75,7 @@ def run_predict(options: argparse.Namespace) -> int:
         DataError: The file cannot be read, or a line is wrong.
         ServingError: The server refused, or cannot be reached.
     """
-    client: Client
-    if options.rest:
-        try:
-            client = RestClient(options.rest)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    else:
-        client = GrpcClient(options.grpc)
+    client = _connect(options)
     try:
         _predict_lines(client, options)
         sys.stdout.flush()
@@ -87,14 +87,43 @@ def run_predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _connect(options: argparse.Namespace) -> Client:
+    try:
+        return RestClient(options.rest) if options.rest else GrpcClient(options.grpc)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _predict_lines(client: Client, options: argparse.Namespace) -> None:
-    if options.format == "tsv":
-        print("\t".join(_COLUMNS))
+    # With the first answer: where there is none, standard output stays empty.
+    header = "\t".join(_COLUMNS) if options.format == "tsv" else None
     for part in batches(read_rows(options.file), options.batch_size):
-        outputs = predict(
-            client, options.model, raw_inputs(part), signature="raw", version=options.version
-        )
+        outputs = _predict(client, raw_inputs(part), options)
+        _check_outputs(outputs, options.model)
+        if header:
+            print(header)
+            header = None
         _print(outputs, options.format)
+
+
+def _predict(client: Client, inputs: Arrays, options: argparse.Namespace) -> Arrays:
+    try:
+        return predict(client, options.model, inputs, signature="raw", version=options.version)
+    except ServingError as error:
+        if '"raw" not found' in str(error):
+            raise UserError(
+                f"Model {options.model} has no signature raw, which takes Criteo lines: it was "
+                "exported with --no-raw, or elsewhere."
+            ) from error
+        raise
+
+
+def _check_outputs(outputs: Arrays, model: str) -> None:
+    if not set(_COLUMNS) <= set(outputs):
+        raise UserError(
+            f"Model {model} answers with {', '.join(sorted(outputs))} instead of "
+            f"{' and '.join(_COLUMNS)}: it is no click model of `tf-compemb export`."
+        )
 
 
 def _print(outputs: Arrays, form: str) -> None:

@@ -33,7 +33,12 @@ def read_rows(path: str) -> Iterator[RawRow]:
         DataError: The file cannot be read, or a line is wrong; the message names file and line.
     """
     if path == STDIN:
-        yield from _parse_lines("standard input", 1, sys.stdin.buffer)
+        rows = _parse_lines("standard input", 1, sys.stdin.buffer)
+        first = next(rows, None)
+        if first is None:
+            raise DataError("standard input: it is empty; give Criteo rows.")
+        yield first
+        yield from rows
         return
     for file in find_raw_files(path):
         for block in RawFile(Path(file), path).blocks():

@@ -24,7 +24,6 @@ from tf_compemb.serving.compare_models import (
     EMPTY,
     ComparedModel,
     have_same_weights,
-    is_trained,
     model_card,
     newest_version,
     stored_bytes,
@@ -78,9 +77,10 @@ def compare(
         progress: Told about each step.
 
     Returns:
-        `empty` (memory and start of the server with a model that does nothing; None where no local
-        server is started) and `models`, one entry each with `memory`, `cut` (its twin with small
-        tables), `latency` and `agreement`; every measured number is a list, one entry a repeat.
+        `empty` (memory and start of the local server with a model that does nothing; None where no
+        local server is started), `running_empty` (memory of a running one) and `models`, one entry
+        each with `memory`, `cut` (its twin with small tables), `latency` and `agreement`; every
+        measured number is a list, one entry a repeat.
 
     Raises:
         ServingError: A server refused, or cannot be reached.
@@ -90,10 +90,12 @@ def compare(
     running_empty = [model for model in models if model.name == EMPTY and model.is_running]
     models = [model for model in models if model not in running_empty]
     local = [model for model in models if not model.is_running]
-    kinds = len(models) * len(settings.batches) * 2
+    protocols = sum((m.grpc is not None) + (m.rest is not None) for m in models) + 2 * len(local)
+    kinds = protocols * len(settings.batches)
     progress.start(len(local) + settings.repeats * (2 * len(local) + bool(local) + kinds))
+    _check_running(models, rows)
     cards = {model.name: model_card(model.directory) for model in models if model.directory}
-    found: dict[str, Any] = {"empty": None}
+    found: dict[str, Any] = {"empty": None, "running_empty": None}
     samples: dict[str, dict[str, list[float]]] = {}
     twins: dict[str, dict[str, Any]] = {}
     if local:
@@ -112,8 +114,8 @@ def compare(
                 if twin.directory is not None
             }
         found["empty"] = samples[EMPTY]
-    elif running_empty and running_empty[0].pid is not None:
-        found["empty"] = _reading(running_empty[0].pid)
+    if running_empty and running_empty[0].pid is not None:
+        found["running_empty"] = _reading(running_empty[0].pid)
     with _all_running(models, settings.onednn) as running:
         outputs, latencies = _call_all(running, rows, settings, progress)
         for model in running:
@@ -140,6 +142,26 @@ def compare(
         for model in models
     ]
     return found
+
+
+def _check_running(models: Sequence[ComparedModel], rows: Rows) -> None:
+    """Calls every running server once: what is wrong with one is told before the measurements."""
+    for model in models:
+        for client in _clients(model).values():
+            with contextlib.closing(client):
+                client.send(client.request(model.name, rows.first(1), rows.signature, None))
+        if model.pid is not None:
+            process_memory(model.pid)
+
+
+def _clients(model: ComparedModel) -> dict[str, Client]:
+    """A connection for each protocol whose address is known."""
+    clients: dict[str, Client] = {}
+    if model.grpc:
+        clients["grpc"] = GrpcClient(model.grpc)
+    if model.rest:
+        clients["rest"] = RestClient(model.rest)
+    return clients
 
 
 def _cut_models(
@@ -205,14 +227,9 @@ def _call_all(
     with contextlib.ExitStack() as stack:
         clients: dict[str, dict[str, Client]] = {}
         for model in running:
-            ours: dict[str, Client] = {}
-            if model.grpc:
-                ours["grpc"] = GrpcClient(model.grpc)
-            if model.rest:
-                ours["rest"] = RestClient(model.rest)
-            for client in ours.values():
+            clients[model.name] = _clients(model)
+            for client in clients[model.name].values():
                 stack.callback(client.close)
-            clients[model.name] = ours
         cases = [
             Case(
                 model.name,
@@ -258,12 +275,13 @@ def _agreements(
     """With the reference, and between this model's two protocols."""
     first, second = (next(iter(outputs[model].values())) for model in (reference, name))
     ours, theirs = cards.get(name), cards.get(reference)
+    same = None if ours is None or theirs is None else have_same_weights(ours, theirs)
     found = asdict(
         agreement(
             first,
             second,
-            same_weights=name == reference or have_same_weights(ours, theirs),
-            trained=is_trained(ours) and is_trained(theirs),
+            same_weights=name == reference or same,
+            trained=not any(card and card.get("trained") is False for card in (ours, theirs)),
         )
     )
     protocols = [answer["click_probability"].ravel() for answer in outputs[name].values()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import shlex
 import signal
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.missing_packages import require
 from tf_compemb.serving.compare_models import EMPTY, cardinalities, model_card, parse_models
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_types import natural_number, positive_integer
@@ -138,6 +138,8 @@ def run_compare(options: argparse.Namespace) -> int:
         MeasurementError: A process's memory cannot be read.
     """
     models = parse_models(options.models, options.pid)
+    if all(model.name == EMPTY and model.is_running for model in models):
+        raise UserError("Name a model to compare with the empty one.")
     out = Path(options.out)
     check_writable(out)
     _check_packages()
@@ -145,8 +147,10 @@ def run_compare(options: argparse.Namespace) -> int:
     from tf_compemb.serving.compare import Settings, compare
     from tf_compemb.serving.compare_inputs import Rows, drawn_rows, real_rows
     from tf_compemb.serving.compare_machine import describe_machine
-    from tf_compemb.serving.compare_progress import TerminalProgress
-    from tf_compemb.serving.compare_report import notes, plot, print_report, summary
+    from tf_compemb.serving.compare_notes import notes
+    from tf_compemb.serving.compare_plot import plot
+    from tf_compemb.serving.compare_progress import ShownProgress
+    from tf_compemb.serving.compare_report import print_report, summary
 
     batches = tuple(options.batches)
     rows: Rows
@@ -162,7 +166,7 @@ def run_compare(options: argparse.Namespace) -> int:
         sizes = [cardinalities(model_card(m.directory)) for m in models if m.directory]
         rows = drawn_rows(sizes, batches[-1], options.seed)
     settings = Settings(options.repeats, options.calls, batches, options.onednn, options.seed)
-    with _sigterm_as_ctrl_c(), TerminalProgress() as progress:
+    with _sigterm_as_ctrl_c(), ShownProgress() as progress:
         found = compare(models, rows, settings, progress)
     summarized = summary(found)
     out.mkdir(parents=True, exist_ok=True)
@@ -195,12 +199,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _check_packages() -> None:
     """Tells before anything is measured what is missing."""
-    for module in ("rich", "matplotlib", "tensorflow_serving"):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(
-                f"A comparison needs the package {module}: install what it takes with "
-                "`pip install tf_compemb[train,serving]`."
-            )
+    needed = ("rich", "matplotlib", "tensorflow_serving")
+    require("A comparison", needed, "train,serving")
 
 
 def _batches(text: str) -> list[int]:

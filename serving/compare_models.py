@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.serving.addresses import grpc_target, rest_url
 from tf_compemb.training.errors import UserError
 
 EMPTY = "empty"
@@ -73,13 +75,16 @@ def model_card(directory: Path) -> dict[str, Any]:
     """
     path = newest_version(directory) / MODEL_CARD
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); `python -m tf_compemb.export` writes it."
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); export the model again.") from error
+    if not isinstance(card, dict) or not {"bytes", "embeddings"} <= card.keys():
+        raise UserError(f"{path} is no card of an exported model; export the model again.")
+    return card
 
 
 def theoretical_bytes(card: dict[str, Any]) -> dict[str, int]:
@@ -143,8 +148,9 @@ def _parse_model(text: str) -> ComparedModel:
     name, found = match[1], ComparedModel(match[1] or "")
     for part in match[2].split(","):
         if part.startswith("grpc://"):
-            found = replace(found, grpc=_host_and_port(part))
+            found = replace(found, grpc=_checked(grpc_target, part))
         elif part.startswith(("http://", "https://")):
+            _checked(rest_url, part)
             found = replace(found, rest=part)
         elif part:
             newest_version(Path(part))
@@ -156,11 +162,11 @@ def _parse_model(text: str) -> ComparedModel:
     return found
 
 
-def _host_and_port(address: str) -> str:
-    place = address.removeprefix("grpc://").rstrip("/")
-    if not re.fullmatch(r"[^/]+:\d+", place):
-        raise UserError(f"{address} is no gRPC address; give grpc://HOST:PORT.")
-    return place
+def _checked(read: Callable[[str], Any], address: str) -> Any:
+    try:
+        return read(address)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _parse_pid(text: str) -> tuple[str, int]:

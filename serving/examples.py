@@ -8,10 +8,10 @@ import numpy as np
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from tf_compemb._tensorflow_c import STRING
-from tf_compemb.native_session import Signature
+from tf_compemb.native_session import NativeError, Signature
 from tf_compemb.serving.prediction import fill_model_spec, run
 from tf_compemb.serving.servable import Servable
-from tf_compemb.serving.status_codes import invalid_argument
+from tf_compemb.serving.status_codes import failed_precondition, invalid_argument
 
 _INPUTS = "inputs"
 
@@ -23,16 +23,19 @@ def classify(servable: Servable, request: Any) -> Any:
         A `ClassificationResponse`: for each example its classes with their scores.
 
     Raises:
-        NativeError: INVALID_ARGUMENT: no examples, or a signature without an input `inputs` and
+        NativeError: No examples, no such signature, or one without a sole input `inputs` and
             outputs `classes` [rows, classes] (string) or `scores` [rows, classes] (float32).
     """
-    name, signature = servable.signature(request.model_spec.signature_name)
-    _check_input(signature, "classification")
-    found = sorted({"classes", "scores"} & set(signature.outputs))
-    if not found or len(signature.outputs) > 2:
+    name, signature = _signature(servable, request, "classification")
+    if len(signature.outputs) > 2:
         raise invalid_argument(
-            "Expected classification signature outputs to be one or both of classes and scores. "
-            f"Signature {name!r} has: {', '.join(signature.outputs)}"
+            f"Expected one or two output Tensors, found {len(signature.outputs)}. {_has(signature)}"
+        )
+    found = sorted({"classes", "scores"} & set(signature.outputs))
+    if not found:
+        raise failed_precondition(
+            "Expected classification signature outputs to contain classes or scores. "
+            + _has(signature)
         )
     examples = _serialized(request.input)
     results = run(servable, name, signature, {_INPUTS: examples}, found)
@@ -62,15 +65,15 @@ def regress(servable: Servable, request: Any) -> Any:
         A `RegressionResponse`: a value for each example.
 
     Raises:
-        NativeError: INVALID_ARGUMENT: no examples, or a signature without an input `inputs` and an
+        NativeError: No examples, no such signature, or one without a sole input `inputs` and a sole
             output `outputs` [rows] or [rows, 1] (float32).
     """
-    name, signature = servable.signature(request.model_spec.signature_name)
-    _check_input(signature, "regression")
-    if list(signature.outputs) != ["outputs"]:
-        raise invalid_argument(
-            "Expected one regression output, outputs. "
-            f"Signature {name!r} has: {', '.join(signature.outputs)}"
+    name, signature = _signature(servable, request, "regression")
+    if len(signature.outputs) != 1:
+        raise invalid_argument(f"Expected one output Tensor. {_has(signature)}")
+    if "outputs" not in signature.outputs:
+        raise failed_precondition(
+            f"No regression outputs found in SignatureDef: expected outputs. {_has(signature)}"
         )
     examples = _serialized(request.input)
     (values,) = run(servable, name, signature, {_INPUTS: examples}).values()
@@ -89,12 +92,32 @@ def regress(servable: Servable, request: Any) -> Any:
     return response
 
 
-def _check_input(signature: Signature, kind: str) -> None:
-    if list(signature.inputs) != [_INPUTS] or signature.inputs[_INPUTS].dtype_number != STRING:
-        raise invalid_argument(
-            f"No {kind} inputs found in SignatureDef: expected one input, inputs, of serialized "
-            f"tf.Examples. Received: {', '.join(signature.inputs)}"
+def _signature(servable: Servable, request: Any, kind: str) -> tuple[str, Signature]:
+    name = request.model_spec.signature_name or "serving_default"
+    try:
+        _, signature = servable.signature(name)
+    except NativeError:
+        raise invalid_argument(f"No signature was found with the name: {name}") from None
+    if len(signature.inputs) != 1:
+        raise invalid_argument(f"Expected one input Tensor. {_has(signature)}")
+    if _INPUTS not in signature.inputs:
+        raise failed_precondition(
+            f"No {kind} inputs found in SignatureDef: expected one input, {_INPUTS}, of serialized "
+            f"tf.Examples. {_has(signature)}"
         )
+    info = signature.inputs[_INPUTS]
+    if info.dtype_number != STRING:
+        raise invalid_argument(
+            f"Input {_INPUTS} is {info.dtype}; serialized tf.Examples are strings"
+        )
+    return name, signature
+
+
+def _has(signature: Signature) -> str:
+    return (
+        f"The signature has inputs: {', '.join(signature.inputs)}; outputs: "
+        f"{', '.join(signature.outputs)}"
+    )
 
 
 def _check_output(name: str, array: np.ndarray, rows: int, dtype: Any) -> None:

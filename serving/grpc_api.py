@@ -83,7 +83,7 @@ def _handler(
 
     async def handle(request: bytes, context: Any) -> bytes:
         try:
-            return await workers.run(work, request, time.perf_counter())
+            return await workers.run(work, request, time.perf_counter(), size=len(request))
         except NativeError as error:
             code, details = error.code, error.message
         except Exception as error:

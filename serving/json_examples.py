@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
+from tf_compemb.serving.json_requests import bytes_of_b64, check_size, is_b64
 from tf_compemb.serving.status_codes import invalid_argument
 
 
 def fill_input(target: Any, request: Mapping[str, Any]) -> None:
     """Writes the examples of a classify or regress request into an `Input` message.
 
-    A feature is a value or a list of values: integers, decimals, strings or `{"b64": ...}`.
+    A feature is a value or a list of values: integers or booleans, decimals, or strings, also as
+    `{"b64": ...}`.
 
     Raises:
         NativeError: INVALID_ARGUMENT: no examples, or features of no or of mixed type.
@@ -46,20 +46,19 @@ def _fill_feature(feature: Any, values: list[Any]) -> None:
     kinds = {type(value) for value in values}
     if kinds <= {str, dict}:
         feature.bytes_list.value.extend(_bytes_of(value) for value in values)
-    elif kinds == {int}:
-        feature.int64_list.value.extend(values)
-    elif kinds <= {int, float}:
+    elif kinds <= {int, bool}:
+        feature.int64_list.value.extend(map(int, values))
+    elif kinds == {float}:
+        for value in values:
+            check_size(value)
         feature.float_list.value.extend(values)
     else:
-        raise TypeError("its values must all be numbers or all be strings")
+        raise TypeError("its values must all be integers, all be decimals or all be strings")
 
 
 def _bytes_of(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
-    if value.keys() != {"b64"} or not isinstance(value["b64"], str):
+    if not is_b64(value):
         raise TypeError('an object must be {"b64": "..."}')
-    try:
-        return base64.b64decode(value["b64"], validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"unable to base64 decode: {error}") from None
+    return bytes_of_b64(value)

@@ -3,65 +3,30 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import math
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tf_compemb._tensorflow_c import STRING
 from tf_compemb.native_session import Signature, TensorInfo
+from tf_compemb.serving.json_requests import bytes_of_b64, check_size, is_b64, kind_of
 from tf_compemb.serving.status_codes import invalid_argument, unimplemented
 
 _LARGEST_RANK = 32
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body.
-
-    Raises:
-        NativeError: INVALID_ARGUMENT: no JSON, no object, or nested too deeply.
-    """
-    if not body:
-        raise invalid_argument("JSON Parse error: The document is empty")
-    try:
-        value = json.loads(body)
-    except RecursionError:
-        raise invalid_argument("JSON Parse error: nested too deeply") from None
-    except ValueError as error:  # Of UnicodeDecodeError and over-long integers too.
-        raise invalid_argument(f"JSON Parse error: {str(error)[:200]}") from None
-    if not isinstance(value, dict):
-        raise invalid_argument(f"Request body is not a JSON object but {_kind(value)}")
-    return value
-
-
-def text_field(request: Mapping[str, Any], name: str) -> str:
-    """An optional string of a request; empty where it is not there.
-
-    Raises:
-        NativeError: INVALID_ARGUMENT: it is something else.
-    """
-    value = request.get(name, "")
-    if not isinstance(value, str):
-        raise invalid_argument(f"'{name}' must be a string value, not {_kind(value)}")
-    return value
-
-
-def arrays_of(
-    request: Mapping[str, Any], signature: Signature
-) -> tuple[dict[str, Any], int | None]:
+def arrays_of(request: Mapping[str, Any], signature: Signature) -> tuple[dict[str, Any], bool]:
     """The input arrays of a predict request.
 
     Returns:
-        The arrays by name; and the number of rows in row format, None in column format.
+        The arrays by name; and whether the request is in row format.
 
     Raises:
         NativeError: INVALID_ARGUMENT: not exactly one of `instances` and `inputs`, missing or
-            unknown inputs, ragged lists, or values that are not of an input's dtype.
+            (in rows) unknown inputs, ragged lists, or values that are not of an input's dtype.
     """
     if ("instances" in request) == ("inputs" in request):
         fault = "both" if "inputs" in request else "none"
@@ -70,31 +35,30 @@ def arrays_of(
         )
     if "inputs" in request:
         columns = _columns(request["inputs"], signature)
-        return {name: _array(name, columns[name], signature) for name in signature.inputs}, None
+        return {name: _array(name, columns[name], signature) for name in signature.inputs}, False
     rows = request["instances"]
     if not isinstance(rows, list) or not rows:
         raise invalid_argument("Expecting 'instances' to be a list with at least one element")
     columns = _columns_of_rows(rows, signature)
-    return {name: _array(name, columns[name], signature) for name in signature.inputs}, len(rows)
+    return {name: _array(name, columns[name], signature) for name in signature.inputs}, True
 
 
 def _columns(value: Any, signature: Signature) -> dict[str, Any]:
-    if not isinstance(value, dict) or (_is_b64(value) and "b64" not in signature.inputs):
+    if not isinstance(value, dict) or (is_b64(value) and "b64" not in signature.inputs):
         return {_sole_input(signature): value}
     for name in signature.inputs:
         if name not in value:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-    _refuse_unknown(set(value), signature)
     return value
 
 
 def _columns_of_rows(rows: list[Any], signature: Signature) -> dict[str, Any]:
-    named = isinstance(rows[0], dict) and not (_is_b64(rows[0]) and "b64" not in signature.inputs)
+    named = isinstance(rows[0], dict) and not (is_b64(rows[0]) and "b64" not in signature.inputs)
     if not named:
         return {_sole_input(signature): rows}
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != signature.inputs.keys():
-            keys = sorted(row) if isinstance(row, dict) else _kind(row)
+            keys = sorted(row) if isinstance(row, dict) else kind_of(row)
             raise invalid_argument(
                 f"Failed to process element: {number} of 'instances' list. Its keys must be equal: "
                 f"{', '.join(signature.inputs)}. Received: {str(keys)[:200]}"
@@ -111,15 +75,6 @@ def _sole_input(signature: Signature) -> str:
     return next(iter(signature.inputs))
 
 
-def _refuse_unknown(given: set[str], signature: Signature) -> None:
-    unknown = sorted(given - set(signature.inputs))
-    if unknown:
-        raise invalid_argument(
-            f"Unknown named input: {unknown[0][:100]}. The signature has: "
-            f"{', '.join(signature.inputs)}"
-        )
-
-
 def _array(name: str, value: Any, signature: Signature) -> np.ndarray:
     info = signature.inputs[name]
     shape, values = _flattened(name, value)
@@ -131,14 +86,28 @@ def _array(name: str, value: Any, signature: Signature) -> np.ndarray:
         if kind not in allowed:
             wrong = next(element for element in values if type(element) is kind)
             raise invalid_argument(
-                f"JSON Value: {str(wrong)[:100]} Type: {_kind(wrong)} is not of expected type: "
+                f"JSON Value: {str(wrong)[:100]} Type: {kind_of(wrong)} is not of expected type: "
                 f"{info.dtype} (input {name})"
             )
-    _refuse_lossy(values, info)
+    if float in allowed:
+        return _floats(values, info.numpy_dtype).reshape(shape)
     try:
         return np.array(values, info.numpy_dtype).reshape(shape)
     except (OverflowError, ValueError) as error:
         raise invalid_argument(f"Input {name} is not {info.dtype}: {error}") from None
+
+
+def _floats(values: list[Any], dtype: np.dtype) -> np.ndarray:
+    """The nearest numbers of a dtype, which may be infinite ones."""
+    try:
+        doubles = np.array(values, np.float64)
+        infinite = np.flatnonzero(np.isinf(doubles))
+    except OverflowError:
+        infinite = np.arange(len(values))
+    for position in infinite:
+        check_size(values[position])
+    with np.errstate(over="ignore"):
+        return doubles.astype(dtype)
 
 
 def _flattened(name: str, value: Any) -> tuple[tuple[int, ...], list[Any]]:
@@ -160,20 +129,6 @@ def _flattened(name: str, value: Any) -> tuple[tuple[int, ...], list[Any]]:
     return tuple(shape), level
 
 
-def _refuse_lossy(values: list[Any], info: TensorInfo) -> None:
-    """Integers and decimals that a floating-point dtype cannot hold."""
-    if int not in _python_types(info) or float not in _python_types(info) or not values:
-        return
-    limits = ml_dtypes.finfo(info.numpy_dtype)
-    most = {int: 2 ** (limits.nmant + 1) - 1, float: float(limits.max)}
-    for value in values:
-        if most[type(value)] < abs(value) != math.inf:
-            raise invalid_argument(
-                f"Cannot convert JSON value: {str(value)[:100]} to {info.dtype} without loss of "
-                "precision."
-            )
-
-
 def _python_types(info: TensorInfo) -> set[type]:
     kind = info.numpy_dtype.kind
     if kind == "b":
@@ -191,42 +146,34 @@ def _bytes_of(name: str, element: Any) -> bytes:
             return element.encode()
         except UnicodeEncodeError as error:
             raise invalid_argument(f"Input {name} has text that is no Unicode: {error}") from None
-    if _is_b64(element):
+    if is_b64(element):
         try:
-            return base64.b64decode(element["b64"], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise invalid_argument(f"Unable to base64 decode input {name}: {error}") from None
+            return bytes_of_b64(element)
+        except ValueError as error:
+            raise invalid_argument(f"Input {name}: {error}") from None
     raise invalid_argument(
-        f"JSON Value: {str(element)[:100]} Type: {_kind(element)} is not of expected type: string "
-        f"(input {name})"
+        f"JSON Value: {str(element)[:100]} Type: {kind_of(element)} is not of expected type: "
+        f"string (input {name})"
     )
 
 
-def _is_b64(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
-
-
-def response_body(outputs: Mapping[str, np.ndarray], rows: int | None) -> bytes:
+def response_body(outputs: Mapping[str, np.ndarray], in_rows: bool) -> bytes:
     """The JSON of a predict response.
 
     Args:
         outputs: The arrays by name. Strings are b64 where the name ends in `_bytes` or the bytes
             are no text; a sole output stands without its name.
-        rows: Rows of the request in row format, None in column format.
+        in_rows: Whether the request was in row format.
 
     Raises:
-        NativeError: INVALID_ARGUMENT: an output of another number of rows in row format.
+        NativeError: INVALID_ARGUMENT: in row format, an output without rows or with another number
+            of them than the first output.
     """
     values = {name: _json_values(name, array) for name, array in outputs.items()}
     sole = next(iter(values.values())) if len(values) == 1 else None
-    if rows is None:
+    if not in_rows:
         return _dump({"outputs": values if sole is None else sole})
-    for name, array in outputs.items():
-        if array.ndim == 0 or len(array) != rows:
-            size = len(array) if array.ndim else "no rows"
-            raise invalid_argument(
-                f"Tensor name: {name} has inconsistent batch size: {size} expecting: {rows}"
-            )
+    _check_rows(outputs)
     if sole is not None:
         return _dump({"predictions": sole})
     return _dump(
@@ -236,6 +183,20 @@ def response_body(outputs: Mapping[str, np.ndarray], rows: int | None) -> bytes:
             ]
         }
     )
+
+
+def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
+    rows = None
+    for name, array in outputs.items():
+        if array.ndim == 0:
+            raise invalid_argument(f"Tensor name: {name} has no shape information")
+        if not len(array):
+            raise invalid_argument(f"Tensor name: {name} has invalid batch size: 0")
+        if rows not in (None, len(array)):
+            raise invalid_argument(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}"
+            )
+        rows = len(array)
 
 
 def _json_values(name: str, array: np.ndarray) -> Any:
@@ -265,8 +226,3 @@ def _text_or_b64(value: bytes, as_b64: bool) -> Any:
 
 def _dump(value: Any) -> bytes:
     return json.dumps(value).encode()
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "Object", list: "Array", str: "String", bool: "Bool", type(None): "Null"}
-    return kinds.get(type(value), "Number")

@@ -38,8 +38,8 @@ def configs_of(message: Any) -> list[ModelConfig]:
     """The models that a `ReloadConfigRequest` lists.
 
     Raises:
-        NativeError: INVALID_ARGUMENT: no list of models, a name twice or none, a base path that is
-            not absolute or not a directory.
+        NativeError: INVALID_ARGUMENT: no list of models, a name twice, another platform than
+            `tensorflow`, a base path that is not absolute or not a directory.
     """
     if message.config.WhichOneof("config") != "model_config_list":
         raise invalid_argument(
@@ -63,10 +63,25 @@ def check_names(configs: Sequence[ModelConfig]) -> None:
             raise invalid_argument(f"Illegal to list model {name} multiple times in config list")
 
 
+def _check_platform(model: Any) -> None:
+    if model.model_type and model.model_platform:
+        raise invalid_argument(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+            "ModelServerConfig::model_platform."
+        )
+    if model.model_type not in (0, 1):  # Unspecified and TENSORFLOW.
+        raise invalid_argument(
+            f"ModelServerConfig::model_type choice {model.model_type} not supported."
+        )
+    if model.model_platform not in ("", "tensorflow"):
+        raise invalid_argument(
+            f"Model {model.name} requests unsupported platform {model.model_platform}"
+        )
+
+
 def _config_of(model: Any) -> ModelConfig:
     base = Path(model.base_path)
-    if not model.name:
-        raise invalid_argument("A model in the config list has no name")
+    _check_platform(model)
     if not base.is_absolute():
         raise invalid_argument(
             f"Expected model {model.name} to have an absolute path or URI; got base_path()="

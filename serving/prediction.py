@@ -48,7 +48,14 @@ def run(
     arrays: Mapping[str, np.ndarray],
     outputs: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Runs a signature on arrays."""
+    """Runs a signature on arrays.
+
+    Raises:
+        NativeError: INVALID_ARGUMENT: an array has another shape than the signature says; otherwise
+            what TensorFlow says.
+    """
+    for key, array in arrays.items():
+        _check_shape(name, key, array.shape, signature.inputs[key].shape)
     return servable.run(name, arrays, list(signature.outputs) if outputs is None else outputs)
 
 
@@ -76,6 +83,27 @@ def check_inputs(signature: Signature, given: Iterable[str]) -> None:
         raise invalid_argument(
             f"Signature input alias: {name}(feed name: {signature.inputs[name].name}) not found in "
             f"request and no default value provided. Inputs sent: {_set(sent)}."
+        )
+
+
+def _check_shape(
+    signature_name: str,
+    name: str,
+    given: tuple[int, ...],
+    declared: tuple[int | None, ...] | None,
+) -> None:
+    if declared is None:
+        return
+    fits = len(given) == len(declared) and all(
+        size in (None, length) for length, size in zip(given, declared, strict=True)
+    )
+    if not fits:
+        takes = ", ".join("?" if size is None else str(size) for size in declared)
+        free = ", where ? is any size" if None in declared else ""
+        scalar = "" if given else " (a single value)"
+        raise invalid_argument(
+            f"Input {name} of signature {signature_name} takes shape [{takes}]{free}; received "
+            f"{list(given)}{scalar}"
         )
 
 

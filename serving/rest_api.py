@@ -17,9 +17,10 @@ from tensorflow_serving.apis import (
 )
 
 from tf_compemb.native_session import NativeError
-from tf_compemb.serving.http_server import Answer
+from tf_compemb.serving.http_server import Answer, Request
 from tf_compemb.serving.json_examples import fill_input
-from tf_compemb.serving.json_tensors import arrays_of, parse_object, response_body, text_field
+from tf_compemb.serving.json_requests import parse_object, text_field
+from tf_compemb.serving.json_tensors import arrays_of, response_body
 from tf_compemb.serving.prediction import run
 from tf_compemb.serving.service import Service, signature_map
 from tf_compemb.serving.status_codes import HTTP_STATUS, Code, invalid_argument
@@ -27,9 +28,12 @@ from tf_compemb.serving.status_codes import HTTP_STATUS, Code, invalid_argument
 _log = logging.getLogger("tf_compemb.serving")
 
 _METRICS = "/monitoring/prometheus/metrics"
-_MODEL = r"/v1/models/(?P<name>[^/:]+)(/(versions/(?P<version>[0-9]+)|labels/(?P<label>[^/:]+)))?"
-_INFERENCE = re.compile(_MODEL + ":(?P<method>predict|classify|regress)", re.IGNORECASE)
-_STATUS = re.compile(_MODEL + "(?P<metadata>/metadata)?", re.IGNORECASE)
+_NAME = "/(?P<name>[^/:]+)"
+_VERSION = "(/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_INFERENCE = re.compile(f"/v1/models{_NAME}{_VERSION}:(?P<method>predict|classify|regress)")
+_STATUS = re.compile(f"/v1/models({_NAME})?{_VERSION}(?P<metadata>/metadata)?")
+_ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_LARGEST_VERSION = 2**63 - 1
 
 
 class RestApi:
@@ -42,41 +46,43 @@ class RestApi:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def answer(self, method: str, target: str, body: bytes, started: float) -> Answer:
-        """Answers one request; never raises.
-
-        Args:
-            method: Such as `"POST"`.
-            target: The path, with or without a query.
-            body: The content.
-            started: `time.perf_counter()` of the request's arrival.
-        """
+    def answer(self, request: Request) -> Answer:
+        """Answers one request; never raises."""
         try:
-            return self._route(method, target.partition("?")[0], body, started)
+            return self._route(request)
         except NativeError as error:
             return refusal(error)
         except Exception as error:
-            _log.exception("%s failed", method)
+            _log.exception("%s failed", request.method)
             return refusal(NativeError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
 
-    def _route(self, method: str, path: str, body: bytes, started: float) -> Answer:
-        if method == "GET" and path == _METRICS:
-            text = self._service.metrics.text().encode()
-            return Answer(200, text, "text/plain; version=0.0.4")
+    def _route(self, request: Request) -> Answer:
+        # A query belongs to the path: there is none that TensorFlow Serving takes.
+        path = _ORIGIN.sub("", request.target, count=1)
+        if path.partition("?")[0] == _METRICS:
+            return self._metrics(path)
         if not path.lower().startswith("/v1/"):
             return plain_refusal(404, "Not found")
         inference = _INFERENCE.fullmatch(path)
         status = _STATUS.fullmatch(path)
-        if inference and method == "POST":
-            kind = inference["method"].lower()
+        if inference and request.method == "POST":
+            kind = inference["method"]
             spec = _model_spec(inference)
             return self._service.measured(
-                kind, "REST", lambda: spec.name, lambda: self._infer(kind, spec, body), started
+                *(kind, "REST", lambda: spec.name),
+                lambda: self._infer(kind, spec, request.content()),
+                request.started,
             )
-        if status and method == "GET":
+        if status and request.method == "GET":
             spec = _model_spec(status)
             return self._metadata(spec) if status["metadata"] else self._status(spec)
-        raise invalid_argument(f"Malformed request: {method} {path[:200]}")
+        raise invalid_argument(f"Malformed request: {request.method} {path[:200]}")
+
+    def _metrics(self, path: str) -> Answer:
+        if path != _METRICS:
+            message = f"Unexpected path: {path[:200]}. Should be {_METRICS}"
+            return Answer(400, message.encode(), "text/plain")
+        return Answer(200, self._service.metrics.text().encode(), "text/plain; version=0.0.4")
 
     def _infer(self, kind: str, spec: Any, body: bytes) -> Answer:
         request = parse_object(body)
@@ -106,8 +112,8 @@ class RestApi:
                 raise invalid_argument(
                     f'Serving signature name: "{wanted[:100]}" not found in signature def'
                 ) from None
-            arrays, rows = arrays_of(request, signature)
-            return response_body(run(servable, name, signature, arrays), rows)
+            arrays, in_rows = arrays_of(request, signature)
+            return response_body(run(servable, name, signature, arrays), in_rows)
 
     def _status(self, spec: Any) -> Answer:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
@@ -151,14 +157,17 @@ def plain_refusal(status: int, message: str) -> Answer:
 
 
 def _model_spec(match: re.Match[str]) -> Any:
+    if not match["name"]:
+        raise invalid_argument("Missing model name in request.")
     spec = model_pb2.ModelSpec(name=unquote(match["name"]))
     if match["version"]:
-        # Leading zeros aside, a version of more digits is none.
-        if len(match["version"].lstrip("0")) > 18:
+        digits = match["version"].lstrip("0")
+        version = int(digits[:20] or 0)
+        if version > _LARGEST_VERSION:
             raise invalid_argument(
                 f"Failed to convert version: {match['version'][:50]} to numeric."
             )
-        spec.version.value = int(match["version"])
+        spec.version.value = version
     if match["label"]:
         spec.version_label = unquote(match["label"])
     return spec

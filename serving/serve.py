@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb._native_log import import_tensorflow_quietly
+from tf_compemb.missing_packages import MODULES, require
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_types import positive_integer
 
@@ -78,7 +79,12 @@ def add_serve(commands: Any) -> None:
         help="how long a request waits for others, with --max-batch-size (default: 1000)",
     )
     bounds = (
-        ("--max-request-bytes", 16 << 20, "bytes of a request, in either protocol"),
+        (
+            "--max-request-bytes",
+            64 << 20,
+            "bytes of a request, in either protocol, decompressed; all that run or wait may have "
+            "256 MiB together, or four of the largest, where those over REST count four times",
+        ),
         ("--max-requests", 256, "requests that run or wait; one more is refused"),
     )
     for option, most, what in bounds:
@@ -178,13 +184,8 @@ def _check_port(options: argparse.Namespace, port: int) -> None:
 
 
 def _import_libraries() -> None:
-    try:
-        tf = import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
-        import h11  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed: pip install 'tf_compemb[serving]'"
-        ) from error
+    require("The server", MODULES["serving"], "serving")
+    tf = import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
     tf.get_logger().setLevel(logging.ERROR)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

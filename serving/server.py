@@ -14,7 +14,7 @@ import grpc
 
 from tf_compemb.native_session import NativeError
 from tf_compemb.serving.grpc_api import add_to_server
-from tf_compemb.serving.http_server import Answer, HttpLimits, HttpServer
+from tf_compemb.serving.http_server import Answer, HttpLimits, HttpServer, Request
 from tf_compemb.serving.metrics import Metrics
 from tf_compemb.serving.model_config import ModelConfig
 from tf_compemb.serving.model_manager import LoadingOptions, ModelManager
@@ -26,6 +26,12 @@ from tf_compemb.serving.workers import Workers
 
 _log = logging.getLogger("tf_compemb.serving")
 
+# Bytes of all requests that run or wait, unless four of the largest are more.
+_BYTES_AT_ONCE = 256 << 20
+# Those over REST count so many times: a parsed message takes about twice its bytes, JSON up to 31
+# times as many, if it is empty lists.
+_REST_COUNTS = 4
+
 
 @dataclass(frozen=True)
 class ServerOptions:
@@ -35,7 +41,7 @@ class ServerOptions:
         host: The address to listen on.
         grpc_port: Its port for gRPC; 0 for any that is free.
         rest_port: Its port for REST; 0 for any that is free.
-        max_request_bytes: Of a request, and of a tensor in it.
+        max_request_bytes: Of a request, decompressed, and of a tensor in it.
         max_requests: Requests that run or wait at the same time.
         threads: Requests that run at the same time.
         request_seconds: For a REST request to arrive and for its response to be taken.
@@ -45,11 +51,16 @@ class ServerOptions:
     host: str = "127.0.0.1"
     grpc_port: int = 8500
     rest_port: int = 8501
-    max_request_bytes: int = 16 << 20
+    max_request_bytes: int = 64 << 20
     max_requests: int = 256
     threads: int = 8
     request_seconds: float = 30.0
     grace_seconds: float = 30.0
+
+    @property
+    def bytes_at_once(self) -> int:
+        """Bytes of all requests that run or wait; those over REST count four times."""
+        return max(_BYTES_AT_ONCE, 4 * self.max_request_bytes)
 
 
 class ModelServer:
@@ -93,10 +104,12 @@ class ModelServer:
             OSError: A port is in use or an address is not this machine's.
         """
         options = self._options
-        self._workers = Workers(options.threads, options.max_requests)
+        self._workers = Workers(options.threads, options.max_requests, options.bytes_at_once)
         service = Service(self.manager, self._metrics, options.max_request_bytes)
         self._rest_api = RestApi(service)
-        limits = HttpLimits(options.max_request_bytes, request_seconds=options.request_seconds)
+        limits = HttpLimits(
+            options.max_request_bytes, options.bytes_at_once, options.request_seconds
+        )
         self._http = HttpServer(self._respond, plain_refusal, limits)
         self.rest_port = await self._http.start(options.host, options.rest_port)
         # So many may be arriving, slowly perhaps; the workers take `max_requests` of them.
@@ -108,9 +121,10 @@ class ModelServer:
         self.grpc_port = _bind(self._grpc, options.host, options.grpc_port)
         await self._grpc.start()
 
-    async def _respond(self, method: str, target: str, body: bytes, started: float) -> Answer:
+    async def _respond(self, request: Request) -> Answer:
         try:
-            return await self._workers.run(self._rest_api.answer, method, target, body, started)
+            size = _REST_COUNTS * request.size()
+            return await self._workers.run(self._rest_api.answer, request, size=size)
         except NativeError as error:
             return refusal(error)
 

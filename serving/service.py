@@ -57,32 +57,21 @@ class Service:
         return self._infer(request, lambda servable: examples.regress(servable, request))
 
     def multi_inference(self, request: Any) -> Any:
-        """Answers a `MultiInferenceRequest`: several signatures on the same examples."""
+        """Answers a `MultiInferenceRequest`: several signatures of one version on one input."""
         if not request.tasks:
             raise invalid_argument("Inference request has no tasks")
         if len({task.model_spec.name for task in request.tasks}) > 1:
             raise invalid_argument(
                 "All ModelSpecs in a MultiInferenceRequest must access one model"
             )
+        names = [task.model_spec.signature_name or "serving_default" for task in request.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise invalid_argument(f"Duplicate evaluation of signature: {name}")
         response = inference_pb2.MultiInferenceResponse()
-        for task in request.tasks:
-            kind = task.method_name.removeprefix("tensorflow/serving/")
-            if kind not in ("classify", "regress"):
-                raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
-            result = response.results.add()
-            if kind == "classify":
-                single = classification_pb2.ClassificationRequest(
-                    model_spec=task.model_spec, input=request.input
-                )
-                answer = self.classify(single)
-                result.classification_result.CopyFrom(answer.result)
-            else:
-                single = regression_pb2.RegressionRequest(
-                    model_spec=task.model_spec, input=request.input
-                )
-                answer = self.regress(single)
-                result.regression_result.CopyFrom(answer.result)
-            result.model_spec.CopyFrom(answer.model_spec)
+        with self.manager.use(request.tasks[0].model_spec) as servable:
+            for task in request.tasks:
+                _add_result(response, servable, task, request.input)
         return response
 
     def metadata(self, request: Any) -> Any:
@@ -108,7 +97,8 @@ class Service:
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         spec = request.model_spec
-        wanted = self.manager.version_asked_for(spec)
+        # A label is ignored, as in TensorFlow Serving.
+        wanted = spec.version.value if spec.HasField("version") else None
         versions = self.manager.versions(spec.name)
         if wanted is not None:
             versions = [servable for servable in versions if servable.version == wanted]
@@ -165,6 +155,28 @@ class Service:
             known = name if self.manager.is_served(name) else ""
             seconds = time.perf_counter() - started
             self.metrics.request(known, kind, protocol, status, seconds)
+
+
+def _add_result(response: Any, servable: Servable, task: Any, examples_input: Any) -> None:
+    kind = task.method_name.removeprefix("tensorflow/serving/")
+    if kind == "classify":
+        classified = examples.classify(
+            servable,
+            classification_pb2.ClassificationRequest(
+                model_spec=task.model_spec, input=examples_input
+            ),
+        )
+        response.results.add(
+            classification_result=classified.result, model_spec=classified.model_spec
+        )
+    elif kind == "regress":
+        regressed = examples.regress(
+            servable,
+            regression_pb2.RegressionRequest(model_spec=task.model_spec, input=examples_input),
+        )
+        response.results.add(regression_result=regressed.result, model_spec=regressed.model_spec)
+    else:
+        raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
 
 
 def signature_map(servable: Servable) -> Any:

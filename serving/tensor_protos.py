@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def array_of(proto: Any, name: str, largest_bytes: int) -> np.ndarray:
     """The array that a `TensorProto` stands for.
 
     As in TensorFlow, a value field with fewer values than elements is filled up with its last one,
-    and an empty one with zeros.
+    and an empty one with zeros; of one with more the first are taken.
 
     Args:
         proto: The message.
@@ -45,13 +46,15 @@ def array_of(proto: Any, name: str, largest_bytes: int) -> np.ndarray:
     dtype = NUMPY_DTYPES[proto.dtype]
     shape = _checked_shape(proto, name, dtype.itemsize, largest_bytes)
     size = int(np.prod(shape, dtype=np.int64))
+    if not size:
+        return np.empty(shape, dtype)
     try:
         if proto.tensor_content and proto.dtype != STRING:
             values = np.frombuffer(proto.tensor_content, dtype)
             if values.size != size:
                 raise _wrong(name, f"{values.size} values for shape {list(shape)}")
         elif proto.tensor_content:
-            raise _wrong(name, "strings belong in string_val, not in tensor_content")
+            values = _strings_of(proto.tensor_content, size)
         else:
             values = _filled(_values(proto, dtype), size, dtype, largest_bytes, name)
         return values.reshape(shape)
@@ -76,6 +79,36 @@ def _checked_shape(proto: Any, name: str, itemsize: int, largest_bytes: int) -> 
     return shape
 
 
+def _strings_of(content: bytes, size: int) -> np.ndarray:
+    """Strings as TensorFlow packs them: all lengths as varints, then all bytes.
+
+    Raises:
+        ValueError: The lengths are not those of the bytes.
+    """
+    position, ends = 0, [0]
+    for _ in range(size):
+        length, position = _varint(content, position)
+        ends.append(ends[-1] + length)
+    if position + ends[-1] != len(content):
+        raise ValueError("tensor_content does not have the lengths that it says")
+    values = np.empty(size, object)
+    values[:] = [content[position + start : position + end] for start, end in pairwise(ends)]
+    return values
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    number = 0
+    for shift in range(0, 35, 7):
+        if position >= len(content):
+            break
+        byte = content[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+    raise ValueError("tensor_content ends in the middle of a string's length")
+
+
 def _values(proto: Any, dtype: np.dtype) -> np.ndarray:
     number = proto.dtype
     if number == STRING:
@@ -88,7 +121,8 @@ def _values(proto: Any, dtype: np.dtype) -> np.ndarray:
             raise ValueError("half_val holds numbers of more than 16 bits")
         return bits.astype(np.uint16).view(dtype)
     if number in _COMPLEX:
-        return np.array(getattr(proto, _COMPLEX[number]), dtype.char.lower()).view(dtype)
+        parts = getattr(proto, _COMPLEX[number])
+        return np.array(parts[: len(parts) // 2 * 2], dtype.char.lower()).view(dtype)
     if number not in _VALUE_FIELDS:  # The 8-bit floats.
         return np.frombuffer(proto.float8_val, dtype)
     numbers = getattr(proto, _VALUE_FIELDS[number])
@@ -106,10 +140,8 @@ def _values(proto: Any, dtype: np.dtype) -> np.ndarray:
 def _filled(
     values: np.ndarray, size: int, dtype: np.dtype, largest_bytes: int, name: str
 ) -> np.ndarray:
-    if values.size == size:
-        return values
-    if values.size > size:
-        raise _wrong(name, f"{values.size} values for {size} elements")
+    if values.size >= size:
+        return values[:size]
     result = np.empty(size, dtype)
     result[: values.size] = values
     last: Any = values[-1] if values.size else (b"" if dtype.kind == "O" else np.zeros((), dtype))

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ON_ONE_RUNTIME = {
     "data and training": [
         *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
+        "test_missing*",
         *("test_benchmark*", "test_experiments*"),
     ],
     "export and serving": [
@@ -88,7 +89,9 @@ def main() -> int:
         print(f"{name:24} {'ok' if good else 'FAILED':8} {seconds:5.0f} s")
     for name, (_, module) in RUNTIMES.items():
         if importlib.util.find_spec(module) is None:
-            print(f"{name:24} NOT TESTED: {module} is not installed (`pip install {module}`)")
+            print(
+                f"{name:24} NOT TESTED: {module} is not installed (`make test BACKENDS={module}`)"
+            )
     passed, failed = (
         sum(int(n) for _, _, out, _ in results for n in re.findall(rf"(\d+) {word}", out))
         for word in ("passed", "failed")

@@ -149,3 +149,46 @@ def printed_with_threads(count, script) -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+def traced_gradients(layer, ids, weights=None):
+    """Gradients of the sum of a layer's vectors, compiled as in `fit`, of its first variable and of
+    the weights of bags: dense arrays, the second flat, or None without weights."""
+    variable = layer.trainable_weights[0]
+    if BACKEND == "tensorflow":
+        raw = variable if LEGACY else variable.value
+        flat = getattr(weights, "values", weights)
+
+        @tf.function
+        def both(flat):
+            given = (
+                flat
+                if weights is None or isinstance(weights, tf.Tensor)
+                else weights.with_values(flat)
+            )
+            with tf.GradientTape() as tape:
+                if flat is not None:
+                    tape.watch(flat)
+                loss = tf.reduce_sum(tf.cast(layer(ids, weights=given), "float32"))
+            found = tape.gradient(loss, [raw] if flat is None else [raw, flat])
+            return [tf.convert_to_tensor(g) for g in found]
+
+        found = both(flat)
+    elif BACKEND == "jax":
+
+        def loss_of(trained, shares):
+            untrained = [v.value for v in layer.non_trainable_variables]
+            out, _ = layer.stateless_call(trained, untrained, ids, weights=shares)
+            return jnp.sum(out.astype("float32"))
+
+        trained = [v.value for v in layer.trainable_variables]
+        arguments = (0,) if weights is None else (0, 1)
+        found = jax.jit(jax.grad(loss_of, arguments))(trained, weights)
+        found = [found[0][0], *found[1:]]
+    else:
+        variable.value.grad = None
+        shares = None if weights is None else weights.detach().clone().requires_grad_()
+        ops.cast(layer(ids, weights=shares), "float32").sum().backward()
+        found = [variable.value.grad, *([] if shares is None else [shares.grad])]
+    table, *shares = map(to_numpy, found)
+    return table, shares[0].ravel() if shares else None

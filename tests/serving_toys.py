@@ -127,11 +127,11 @@ class Running:
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
-    def rest(self, method, path, body=None, timeout=60):
+    def rest(self, method, path, body=None, timeout=60, headers=()):
         """Status and body; the body is JSON unless it is bytes already."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=timeout)
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection.request(method, path, content)
+        connection.request(method, path, content, dict(headers))
         answer = connection.getresponse()
         text = answer.read().decode()
         connection.close()

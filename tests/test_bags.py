@@ -5,7 +5,7 @@ import pytest
 from runtime import compiled, gradients, ids_of, randomize, to_numpy
 
 from tf_compemb import QREmbedding
-from tf_compemb._keras import BACKEND, LEGACY, keras, ops
+from tf_compemb._keras import BACKEND, keras, ops
 
 BAGS = [[3, 3, 10], [], [7]]
 WEIGHTS = [[1.0, 0.5, 2.0], [], [4.0]]
@@ -150,7 +150,6 @@ def test_masks_reach_the_next_layer():
     assert pooling.compute_mask(ops.convert_to_tensor([[1, 0]])) is None
 
 
-@pytest.mark.skipif(LEGACY, reason="the same model is tried on Keras 3")
 def test_padded_bags_in_a_model():
     inputs = keras.Input((3,), dtype="int32")
     outputs = keras.layers.Dense(1)(QREmbedding(12, 4, combiner="mean", mask_zero=True)(inputs))

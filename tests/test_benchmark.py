@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ from tf_compemb.benchmark.worker_process import (
     Workers,
 )
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 NUMPY = {"rows": 1_000, "batch": 4, "dim": 8}
 
 
@@ -255,7 +257,8 @@ def test_a_peer_that_is_not_installed_says_what_to_install(tmp_path):
     python = interpreter_without_packages(tmp_path)
     with pytest.raises(MissingPackagesError) as caught:
         WorkerProcess("fbgemm", python)
-    assert str(caught.value) == "no torch, fbgemm_gpu: pip install tf_compemb[benchmark]"
+    install = f'{python} -m pip install -e "{os.path.relpath(REPOSITORY)}[benchmark]"'
+    assert str(caught.value) == f"no torch, fbgemm_gpu: {install}"
     workers = Workers(sys.executable, python)
     case = Case("FBGEMM TBE", "fbgemm", "lookup", {**NUMPY, "method": "tbe"})
     (found,) = run_groups([Group("g", [case])], workers, 1, lambda name: None)

@@ -10,12 +10,13 @@ from runtime import (
     ids_of,
     ops_reading,
     randomize,
+    saved_graphs,
     to_numpy,
     weights_by_name,
 )
 
 from tf_compemb import EmbeddingCollection
-from tf_compemb._keras import BACKEND, keras
+from tf_compemb._keras import BACKEND, LEGACY, keras
 from tf_compemb.storage import small_table
 
 CARDINALITIES = {"user": 1000, "city": 40, "day": 7, "item": 500}
@@ -304,6 +305,58 @@ def test_wrong_specifications(kwargs, message):
         EmbeddingCollection(CARDINALITIES, 6, **kwargs)
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "/", "a/b", "a\0b", "\ud800", 3, None, b"a", 2.5, ("a",)], ids=repr
+)
+def test_names_of_fields_that_files_would_lose(name):
+    with pytest.raises(ValueError, match=r"Names of fields must .*Received: "):
+        EmbeddingCollection({"city": 40, name: 1000}, 4, "qr")
+
+
+NAMES = [
+    "a b",
+    "Straße",
+    " ",
+    "..",
+    ".a",
+    "a:0",
+    "_a",
+    "-",
+    "{a}",
+    "a_b_0",
+    "A",
+    "a",
+    "\n",
+    "fused_0",
+]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_all_other_names_survive_in_files(fused, tmp_path):
+    collection = EmbeddingCollection(
+        {name: 40 + i for i, name in enumerate(NAMES)}, 4, "qr", threshold=0, fused=fused
+    )
+    inputs = keras.Input((len(NAMES),), dtype="int32")
+    model = keras.Model(inputs, keras.layers.Flatten()(collection(inputs)))
+    randomize(model)
+    ids = np.arange(2 * len(NAMES)).reshape(2, -1)
+    expected = to_numpy(model.predict_on_batch(ids))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict_on_batch(ids), expected)
+    model.save_weights(tmp_path / "model.weights.h5")
+    randomize(model, seed=1)
+    model.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(model.predict_on_batch(ids), expected)
+    if LEGACY and fused:  # In that format the weights of fields that are not fused share names.
+        with pytest.warns(UserWarning, match="HDF5 file"):
+            model.save(tmp_path / "model.h5")
+        again = keras.models.load_model(tmp_path / "model.h5")
+        np.testing.assert_array_equal(again.predict_on_batch(ids), expected)
+    if BACKEND == "tensorflow":
+        assert saved_graphs(model, tmp_path / "saved_model")
+
+
 def test_wrong_inputs():
     collection = make(SPECS["full"], name="fields")
     with pytest.raises(ValueError, match=r"fields: expected ids of shape \(batch, 4\)"):
@@ -312,6 +365,9 @@ def test_wrong_inputs():
         collection(dict.fromkeys(("user", "city", "day"), IDS[:, 0]))
     with pytest.raises(TypeError, match="fields: ids must be integers, not float64"):
         collection(IDS.astype(float))
+    for lists in ([[1, 2, 3, 4]], [[1, 2]] * 4, (1, 2, 3, 4)):
+        with pytest.raises(TypeError, match="fields: lists of ids could be rows or fields"):
+            collection(lists)
     with pytest.raises(ValueError, match="at least one field"):
         EmbeddingCollection({}, 4)
     with pytest.raises(ValueError, match=r"`cardinalities\['a'\]` must be a positive integer"):

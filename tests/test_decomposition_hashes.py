@@ -8,7 +8,7 @@ import pytest
 from runtime import ids_of, randomize, to_numpy, weights_by_name
 
 from tf_compemb import DeepHashEmbedding, EmbeddingCollection, FullEmbedding
-from tf_compemb._keras import BACKEND, LEGACY, id_dtype, keras
+from tf_compemb._keras import BACKEND, id_dtype, keras
 from tf_compemb.layers.decomposition._hash_encoding import HashEncoding
 
 SMALL = {"num_hashes": 12, "hidden_units": (6, 5)}
@@ -229,7 +229,7 @@ np.testing.assert_allclose(np.array(layer.mean_0), expected, rtol=1e-4, atol=1e-
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LEGACY, reason="Keras 3 has no MirroredStrategy of its own")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_average_what_they_saw():
     done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

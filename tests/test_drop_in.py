@@ -81,7 +81,6 @@ def test_a_sequential_model_never_rounds_ids():
     np.testing.assert_array_equal(to_numpy(stated(ids_of([[i]]))), [expected])
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras gives Sequential models the type of the data")
 def test_a_sequential_model_never_cuts_a_fraction_off_an_id():
     """Compiled by JAX, where nothing can raise, the vector is NaN; elsewhere the id raises."""
     model = keras.Sequential([FullEmbedding(100, 2), keras.layers.Flatten()])

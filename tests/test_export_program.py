@@ -17,6 +17,7 @@ if needs_tf_keras():
 import tensorflow as tf
 from click_rows import write_rows
 
+from tf_compemb import progress_lines
 from tf_compemb.export.__main__ import main
 from tf_compemb.export.sizes import stored_bytes
 from tf_compemb.models import DLRM
@@ -155,6 +156,17 @@ def test_untrained_models_say_so(tmp_path, capsys):
         assert found["click_probability"].shape == (1, 1)
 
 
+def test_a_long_export_says_what_it_does(tmp_path, monkeypatch, capsys):
+    for name in ("_FIRST_SECONDS", "_LONGEST_SECONDS"):
+        monkeypatch.setattr(progress_lines, name, 0.005)
+    arguments = ["--embedding", "full", "--cardinalities", ",".join(["9"] * 26)]
+    assert export("--untrained", *arguments, "--out", tmp_path, "--name", "small") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "making the model"
+    assert said[-1] == f"writing and checking {tmp_path / 'small'}"
+    assert set(said) == {said[0], said[-1]}
+
+
 def test_tflite_of_a_click_model(tmp_path, capfd):
     assert export(*UNTRAINED, "--out", tmp_path, "--format", "tflite") == 0
     path = tmp_path / "dlrm-qr" / "1"
@@ -230,7 +242,9 @@ def test_a_keras_3_file_in_its_own_keras(tmp_path):
             text=True,
         )
         assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # A slow machine says what it is at.
+    said = done.stderr.splitlines()
+    assert [line for line in said if not line.startswith(("reading ", "writing "))] == []
     assert list(stored_bytes(tmp_path / "model" / "1").values()) == [4 * 4 * 4, 25 * 4 * 4]
 
 

@@ -313,7 +313,6 @@ except NotImplementedError as error:
 
 
 @needs_tensorflow
-@pytest.mark.skipif(not LEGACY, reason="once is enough, in a process of its own")
 def test_mirrored_training_is_refused():
     done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
     assert "sketch follows the gradients of one device" in done.stdout, done.stderr[-2000:]

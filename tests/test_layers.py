@@ -16,6 +16,7 @@ from runtime import (
     weights_by_name,
 )
 
+from tf_compemb import EmbeddingCollection, FullEmbedding
 from tf_compemb._keras import BACKEND, keras, ops
 from tf_compemb.storage.table import StateSpec
 
@@ -257,6 +258,37 @@ def test_float_and_string_ids_are_type_errors(case):
         layer(np.array([1.0, 2.0]))
     with pytest.raises(TypeError, match="field: ids must be integers, not strings"):
         layer(np.array(["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (None, TypeError, "ids must be integers, not None"),
+        ([[1, None]], TypeError, "ids must be integers, not None"),
+        (np.array(["a", None], object), TypeError, "ids must be integers, not None"),
+        (2**70, ValueError, r"ids must be in \[0, 12\)\. Received: 1180591620717411303424"),
+        ([1, -(2**64)], ValueError, r"ids must be in \[0, 12\)\. Received: -18446744073709551616"),
+        (np.array([2**64 - 1], "uint64"), ValueError, "Received: 18446744073709551615|needs 64"),
+        ([2**63], ValueError, "Received: 9223372036854775808|id 9223372036854775808 needs 64"),
+        (np.array([1, 2], object), TypeError, r"not Python objects \(int\)\. Cast them"),
+        (np.array([1, "a"], object), TypeError, r"not Python objects \(int, str\)"),
+        (np.array(["a", "b"], object), TypeError, "ids must be integers, not strings"),
+        ([b"a"], TypeError, "ids must be integers, not strings"),
+        ([[1], [1, 2]], ValueError, "the ids are lists of different lengths. Pad them"),
+        ({"a": 1}, TypeError, "ids must be a tensor, an array or a list of integers.*dict"),
+        ({1, 2}, TypeError, "ids must be a tensor, an array or a list of integers.*set"),
+        (True, TypeError, "ids must be integers, not bool"),
+        (1.5, TypeError, "ids must be integers, not float64"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["layer", "collection"])
+def test_what_wrong_ids_are(ids, error, message, kind):
+    called = FullEmbedding(12, 4, name="field")
+    if kind == "collection":
+        called, ids = EmbeddingCollection({"a": 12}, 4, name="field"), {"a": ids}
+    with pytest.raises(error, match=f"^field: .*{message}|^field: {message}"):
+        called(ids)
 
 
 @all_cases

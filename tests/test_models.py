@@ -191,6 +191,95 @@ def test_loss_is_the_mean_cross_entropy(kind):
 
 
 @pytest.mark.parametrize("kind", [DLRM, DCN])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "uint8", "bool"])
+def test_labels_of_any_number_type_and_without_a_last_axis(kind, dtype):
+    model = small(kind)
+    features, labels = batch(5)
+    expected = float(model.compute_loss((features, labels)))
+    for given in (labels, labels[:, 0]):
+        assert float(model.compute_loss((features, given.astype(dtype)))) == expected
+
+
+@pytest.mark.parametrize("kind", [DLRM, DCN])
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_labels_without_a_last_axis_give_the_same_training(kind, method):
+    features, labels = batch(9)
+    seen = []
+    for given in (labels, labels[:, 0], labels[:, 0].astype("int64")):
+        keras.utils.set_random_seed(3)
+        model = small(kind)
+        model.compile(keras.optimizers.Adagrad(0.1))
+        more = {} if "batch" in method else {"batch_size": 4, "verbose": 0}
+        if method == "fit":
+            more["shuffle"] = False
+        getattr(model, method)(features, given, **more)
+        seen.append(model.evaluate(features, given, batch_size=4, verbose=0, return_dict=True))
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0]["log_loss"] > 0.1
+
+
+@pytest.mark.parametrize("kind", [DLRM, DCN])
+def test_weights_of_rows(kind):
+    model = small(kind)
+    model.compile(keras.optimizers.SGD(0.0))
+    features, labels = batch(6)
+    weights = np.array([0, 1, 2, 0.5, 0, 3], "float32")
+    p = 1 / (1 + np.exp(-model(features).numpy().astype("float64")))
+    rows = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))[:, 0]
+    for given in (weights, weights[:, None]):
+        found = model.evaluate(features, labels, sample_weight=given, verbose=0, return_dict=True)
+        assert found["loss"] == pytest.approx((rows * weights).sum() / 6, rel=1e-5)
+        expected = (rows * weights).sum() / weights.sum()
+        assert found["log_loss"] == pytest.approx(expected, rel=1e-5)
+    fitted = model.fit(features, labels[:, 0], class_weight={0: 1.0, 1: 3.0}, verbose=0)
+    expected = (rows * (1 + 2 * labels[:, 0])).sum() / 6
+    assert fitted.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, r"pass fit and evaluate \(features, labels\)"),
+        (np.zeros((5, 2), "float32"), r"`labels` must hold one number for each row.*\(5, 2\)"),
+        (np.zeros((1, 5), "float32"), r"`labels` must hold one number for each row.*\(1, 5\)"),
+        (np.zeros(4, "float32"), r"`labels` must hold one.*\(4,\) for 5 rows"),
+        (np.zeros((), "float32"), "`labels` must hold one number for each row"),
+        (np.array(["a"] * 5), "`labels` must hold one number for each row.*string"),
+    ],
+)
+def test_labels_that_are_none(labels, message):
+    model = small(DLRM)
+    features, _ = batch(5)
+    with pytest.raises(ValueError, match=message):
+        model.compute_loss((features, labels))
+    if labels is None:
+        with pytest.raises(ValueError, match=message):
+            model.compute_loss(features)
+
+
+@pytest.mark.parametrize("kind", [DLRM, DCN])
+def test_widths_are_checked_and_one_number_is_one_layer(kind):
+    widths = ("bottom_units", "top_units") if kind is DLRM else ("deep_units",)
+    for name in widths:
+        one, listed = (small(kind, **{name: units}) for units in (6, [6]))
+        assert trained(one) == trained(listed)
+        assert kind.network_parameters(3, 4, **{name: 6}) == kind.network_parameters(
+            3, 4, **{name: (6,)}
+        )
+        for wrong in ("6", 6.0, None, True, [0], [2.5], [-1], float("nan"), {"a": 1}):
+            for make in (
+                lambda **units: kind(collection(), **units),
+                lambda **units: kind.network_parameters(3, 4, **units),
+            ):
+                with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}="):
+                    make(**{name: wrong})
+    numbers = [("dense_features", 0)] + ([("cross_layers", -1)] if kind is DCN else [])
+    for name, wrong in numbers:
+        with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}="):
+            kind(collection(), **{name: wrong})
+
+
+@pytest.mark.parametrize("kind", [DLRM, DCN])
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_steps_are_traced_without_rewriting_their_python(kind, method, monkeypatch):
     model = small(kind)

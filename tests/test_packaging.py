@@ -1,6 +1,7 @@
 """The package as it is installed: every folder in the wheel, nothing heavy at import."""
 
 import configparser
+import json
 import os
 import subprocess
 import sys
@@ -90,15 +91,77 @@ print(tuple(QREmbedding(100, 8)([1, 2]).shape))
     assert done.stdout == "(2, 8)\n", done.stderr
 
 
-def test_legacy_keras_on_another_backend_is_refused():
-    done = subprocess.run(
-        [sys.executable, "-c", "import tf_compemb; tf_compemb.QREmbedding"],
+REFUSED = """
+import sys
+for name in ("jax", "torch", "openvino"):
+    sys.modules[name] = None  # As on a machine that has none of them.
+import tf_compemb
+try:
+    tf_compemb.layers
+except AttributeError as error:
+    print(error)
+print("loaded:", sorted({"keras", "tf_keras", "tensorflow"} & set(sys.modules)))
+"""
+LEGACY_IS_REFUSED = "Unset TF_USE_LEGACY_KERAS, or set KERAS_BACKEND=tensorflow."
+OTHERS_ARE_REFUSED = "Set KERAS_BACKEND to one of them."
+
+
+@pytest.mark.parametrize(
+    ("legacy", "backend", "configured", "message"),
+    [
+        ("1", "numpy", "tensorflow", LEGACY_IS_REFUSED),
+        ("1", "jax", "tensorflow", LEGACY_IS_REFUSED),
+        ("true", "torch", "tensorflow", LEGACY_IS_REFUSED),
+        ("0", "numpy", "tensorflow", OTHERS_ARE_REFUSED),
+        ("0", "openvino", "tensorflow", OTHERS_ARE_REFUSED),
+        ("0", "", "numpy", OTHERS_ARE_REFUSED),
+        ("0", "", "jax", "needs the package jax, which is not installed"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_keras_is_imported(
+    legacy, backend, configured, message, tmp_path
+):
+    done = in_a_process(REFUSED, legacy, backend, configured, tmp_path)
+    assert message in done.stdout, done.stderr
+    assert done.stdout.endswith("loaded: []\n")
+
+
+def in_a_process(script, legacy, backend, configured, keras_home):
+    (keras_home / "keras.json").write_text(json.dumps({"backend": configured}))
+    chosen = {"TF_USE_LEGACY_KERAS": legacy, "KERAS_BACKEND": backend}
+    return subprocess.run(
+        [sys.executable, "-c", script],
         cwd=ROOT,
-        env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "KERAS_BACKEND": "numpy"},
+        env={**os.environ, **chosen, "KERAS_HOME": str(keras_home)},
         capture_output=True,
         text=True,
     )
-    assert "Unset TF_USE_LEGACY_KERAS, or set KERAS_BACKEND=tensorflow" in done.stderr
+
+
+def test_legacy_keras_needs_no_word_about_the_backend(tmp_path):
+    """Keras 3 is imported for its functions, and would follow its own configuration."""
+    script = """
+import sys
+sys.modules["jax"] = None
+from tf_compemb import QREmbedding
+import keras
+import tf_keras
+print(issubclass(QREmbedding, tf_keras.layers.Layer), keras.config.backend())
+"""
+    done = in_a_process(script, "1", "", "jax", tmp_path)
+    assert done.stdout == "True tensorflow\n", done.stderr
+
+
+def test_a_keras_that_is_imported_already_has_its_backend(tmp_path):
+    """The environment may say something else since."""
+    script = """
+import os, keras
+os.environ.update(KERAS_BACKEND="torch", TF_USE_LEGACY_KERAS="1")
+import tf_compemb._keras
+print(tf_compemb._keras.BACKEND)
+"""
+    done = in_a_process(script, "0", "tensorflow", "jax", tmp_path)
+    assert done.stdout == "tensorflow\n", done.stderr
 
 
 @pytest.mark.slow

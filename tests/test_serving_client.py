@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import http.server
+import io
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving_toys import serving, tf
 
+from tf_compemb.serving import client_command
 from tf_compemb.serving.__main__ import main
 from tf_compemb.serving.client import GrpcClient, RestClient, ServingError, predict
 from tf_compemb.serving.client_rows import parse_line, raw_inputs
@@ -66,7 +68,8 @@ def server(tmp_path_factory):
     toy = ToyClicks()
     signatures = {"raw": toy.raw, "serving_default": toy.sole}
     tf.saved_model.save(toy, base / "1", signatures=signatures)
-    with serving(base) as running:
+    tf.saved_model.save(toy, base.with_name("no-raw") / "1", signatures=toy.sole)
+    with serving(base, base.with_name("no-raw")) as running:
         yield running
 
 
@@ -312,6 +315,7 @@ def feed(pipe, lines):
         (["--model", "clicks", "{missing}"], "missing.txt: there is no such file"),
         (["--model", "clicks", "{bad}"], "bad.txt:2: the line has 3 tab-separated fields"),
         (["--model", "nope", "{good}"], "nope"),
+        (["--model", "no-raw", "{good}"], "Model no-raw has no signature raw"),
         (["--model", "clicks", "--version", "5", "{good}"], "5"),
     ],
 )
@@ -320,7 +324,9 @@ def test_mistakes_are_one_sentence(address, arguments, words, tmp_path, capsys):
     paths["bad"].write_text(f"{LINES[0]}\n1\t2\t3\n", encoding="utf-8")
     paths["good"].write_text(LINES[0], encoding="utf-8")
     assert run(*address, *(argument.format(**paths) for argument in arguments)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
     assert line.startswith("error: ")
     assert words in line
 
@@ -331,6 +337,47 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path, capsys):
         place = f"127.0.0.1:{closed_port()}"
         where = place if option == "--grpc" else f"http://{place}"
         assert run(option, where, "--model", "clicks", tmp_path / "good.txt") == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        (line,) = shown.err.splitlines()
         assert line.startswith("error: No server answers at")
         assert place in line
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "inf", "-inf", "Infinity", "1e400"])
+@pytest.mark.parametrize("column", ["I1", "I13"])
+def test_dense_values_that_are_no_numbers_are_not_sent(address, value, column, tmp_path, capsys):
+    values = [1] * 13
+    values[int(column[1:]) - 1] = value
+    lines = [LINES[0], make_line("0", values, ["a"])]
+    (tmp_path / "rows.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert run(*address, "--model", "clicks", tmp_path / "rows.txt") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"rows.txt:2: field {column} must be a 64-bit integer or empty" in shown.err
+    assert value in shown.err
+
+
+def test_what_was_answered_before_a_mistake_stays(address, tmp_path, capsys):
+    (tmp_path / "rows.txt").write_text(f"{LINES[0]}\n1\t2\n", encoding="utf-8")
+    assert run(*address, "--model", "clicks", "--batch-size", 1, tmp_path / "rows.txt") == 2
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "rows.txt:2: the line has 2" in shown.err
+
+
+def test_an_empty_standard_input_is_one_sentence(address, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run(*address, "--model", "clicks") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "error: standard input: it is empty; give Criteo rows.\n"
+
+
+def test_a_model_with_other_outputs_is_one_sentence(address, monkeypatch, capsys):
+    monkeypatch.setattr(client_command, "_COLUMNS", ("click_probability", "score"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LINES[0].encode())))
+    assert run(*address, "--model", "clicks") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "answers with click_probability, logit instead of click_probability and sc" in shown.err

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tf_compemb.serving import memory
+from tf_compemb.serving import compare, memory
 from tf_compemb.serving.__main__ import main
 from tf_compemb.serving.agreement import agreement
 from tf_compemb.serving.compare_inputs import drawn_rows, real_rows
@@ -22,7 +22,9 @@ from tf_compemb.serving.compare_models import (
     stored_bytes,
     theoretical_bytes,
 )
-from tf_compemb.serving.compare_report import against_theory, notes, summary
+from tf_compemb.serving.compare_notes import notes
+from tf_compemb.serving.compare_plot import plot
+from tf_compemb.serving.compare_report import against_theory, print_report, summary
 from tf_compemb.serving.compare_server import LocalServer
 from tf_compemb.serving.cut_model import cut_cardinalities, model_options
 from tf_compemb.serving.latency import WARM_UP_CALLS, Case, measure_latency
@@ -72,7 +74,8 @@ def test_models_as_the_command_line_names_them(exported):
     [
         (["missing"], [], "missing holds no exported model"),
         (["grpc://h:8500"], [], "Give NAME=grpc://h:8500"),
-        (["a=grpc://h"], [], "give grpc://HOST:PORT"),
+        (["a=grpc://h"], [], "give HOST:PORT"),
+        (["a=http://h:99999"], [], "give http://HOST:PORT"),
         (["a="], [], "a= holds no exported model"),
         (["a=grpc://h:1", "a=grpc://h:2"], [], "Two models are called a"),
         (["a=grpc://h:1"], ["b=2"], "no running server is called b"),
@@ -100,6 +103,10 @@ def test_a_missing_or_damaged_card_is_one_sentence(exported):
     (exported / "10" / "model_card.json").write_text("{")
     with pytest.raises(UserError, match=r"10/model_card.json is not valid JSON"):
         model_card(exported)
+    for other in ("{}", "[]", '{"bytes": {}}'):
+        (exported / "10" / "model_card.json").write_text(other)
+        with pytest.raises(UserError, match="is no card of an exported model"):
+            model_card(exported)
     (exported / "10" / "model_card.json").unlink()
     with pytest.raises(UserError, match=r"model_card.json cannot be read"):
         model_card(exported)
@@ -224,12 +231,22 @@ def test_a_short_file_begins_again(tmp_path):
 # --- The report ----------------------------------------------------------------------------------
 
 
+ABOUT = {
+    "settings": {"repeats": 5, "calls": 100, "onednn": False},
+    "rows": "drawn ids",
+    "machine": {"processor": "CPU", "cores": 2, "load_average": (0.5, 0, 0)},
+}
+
+
 def measured(name, weights, anonymous):
     latency = {"protocol": "grpc", "batch": 64, "p50_ms": [3.0, 1.0, 2.0]}
     latency |= {"p99_ms": [4.0, 4.0, 9.0], "rows_per_second": [64.0, 64.0, 70.0]}
     agreed = agreement(outputs_of([0, 1]), outputs_of([0, 1]), same_weights=True, trained=True)
     return {
         "name": name,
+        "directory": f"exports/{name}",
+        "running": None,
+        "card": {"trained": True},
         "theoretical_bytes": {"weights": weights, "vocabulary": 0},
         "saved_model_bytes": weights + 50,
         "memory": {
@@ -249,7 +266,7 @@ def measured(name, weights, anonymous):
 def test_the_summary_by_hand():
     empty = {"anonymous_bytes": [50, 70, 60], "peak_bytes": [1], "start_seconds": [1.0, 1.1, 1.2]}
     models = [measured("full", 640, [700, 720, 704]), measured("qr", 40, [100, 102, 98])]
-    full, qr = summary({"empty": empty, "models": models})
+    full, qr = summary({"empty": empty, "running_empty": None, "models": models})
     assert full["rss_anon_over_empty_bytes"] == 704 - 60
     assert full["rss_anon_spread_bytes"] == 10
     assert full["load_seconds"] == pytest.approx(0.5)
@@ -263,31 +280,130 @@ def test_the_summary_by_hand():
 
 
 def test_what_a_reader_has_to_know_is_said():
-    about = {"settings": {"repeats": 5, "calls": 100, "onednn": False}, "rows": "drawn ids"}
-    about["machine"] = {"processor": "CPU", "cores": 2, "load_average": (0.5, 0, 0)}
     full, qr = measured("full", 640, [700]), measured("qr", 40, [100])
-    full |= {"card": {"trained": True}}
-    qr |= {"card": {"trained": True}}
     empty = {"anonymous_bytes": [60_000_000]}
-    said = "\n".join(notes(about, {"empty": empty, "models": [full, qr]}))
+    found = {"empty": empty, "running_empty": None, "models": [full, qr]}
+    said = "\n".join(notes(ABOUT, found))
     assert "(60.0 MB)" in said
-    assert "oneDNN off" in said
-    for word in ("untrained", "vocabulary", "GPU"):
+    assert "medians of 5 repeats of 100 calls" in said
+    assert "± half the range; oneDNN off" in said
+    once = {**ABOUT, "settings": {**ABOUT["settings"], "repeats": 1}}
+    assert notes(once, found)[0].startswith("one repeat of 100 calls on one connection, with drawn")
+    assert "half the range" not in notes(once, found)[1]
+    for word in ("untrained", "vocabulary", "GPU", "running", "unknown"):
         assert word not in said
     qr["card"]["trained"] = False
     qr["theoretical_bytes"]["vocabulary"] = 3_000_000
     qr["memory"]["gpu_bytes"] = [5]
-    said = "\n".join(notes(about, {"empty": empty, "models": [full, qr]}))
+    said = "\n".join(notes(ABOUT, found))
     for word in ("untrained", "vocabulary, 3.0 MB of text", "up to twice the tables"):
         assert word in said
 
 
-def test_a_running_server_without_pid_has_no_memory():
-    model = {**measured("full", 640, []), "memory": None, "cut": None}
-    (row,) = summary({"empty": None, "models": [model]})
+def running(name, **changed):
+    """What was measured of a server that ran already, without directory or process."""
+    model = measured(name, 640, [])
+    unknown = ("directory", "card", "theoretical_bytes", "saved_model_bytes", "memory", "cut")
+    return {**model, **dict.fromkeys(unknown), "running": ["h:8500"], **changed}
+
+
+MEMORY = {"anonymous_bytes": [90_000_000], "peak_bytes": [300_000_000]}
+
+
+def report(capsys, *models, empty=None, running_empty=None):
+    """What is printed."""
+    found = {"empty": empty, "running_empty": running_empty, "models": list(models)}
+    print_report(summary(found), notes(ABOUT, found), "out")
+    return capsys.readouterr().out
+
+
+def headings(shown):
+    return [
+        [cell for cell in re.split(r" {2,}", line.strip()) if cell]
+        for line in shown.splitlines()
+        if line.strip().startswith("model ")
+    ]
+
+
+def test_of_a_running_server_only_what_is_known_is_shown(capsys):
+    shown = report(capsys, running("full"), running("qr"))
+    latency, outputs = headings(shown)
+    assert latency == ["model", "gRPC, 64 rows"]
+    assert outputs[1:] == [
+        "same weights",
+        "largest |difference|",
+        "mean |difference|",
+        "correlation of logits",
+    ]
+    for absent in ("Memory", "fresh local server", "twin", "of it tables:", "vocabulary", "oneDNN"):
+        assert absent not in shown
+    assert "memory of full, qr is unknown: --pid NAME=PID says which process to read" in shown
+    assert "weights and SavedModel of full, qr are unknown: NAME=ADDRESS,DIRECTORY" in shown
+    assert "measured of local servers only, not of full, qr" in shown
+
+
+def test_a_running_server_s_memory_without_an_empty_one_is_its_own(capsys):
+    vocabulary = {"weights": 640, "vocabulary": 5_000_000}
+    full = running("full", memory=MEMORY, theoretical_bytes=vocabulary)
+    shown = report(capsys, full, running("qr"))
+    assert headings(shown)[0] == ["model", "weights", "RssAnon", "peak RSS"]
+    assert re.search(r"full +0.6 kB +90.0 MB +300.0 MB", shown)
+    assert re.search(r"qr +– +– +–", shown)  # noqa: RUF001
+    assert "RssAnon of full: anonymous memory of the running server, read once after" in shown
+    assert "is unknown without a server called empty" in shown
+    assert "memory of qr is unknown" in shown
+    assert "vocabulary" not in shown
+
+
+def test_a_running_server_is_compared_with_a_running_empty_one(capsys):
+    local_empty = {"anonymous_bytes": [60_000_000], "start_seconds": [1.0]}
+    running_empty = {"anonymous_bytes": [10_000_000]}
+    local = measured("full", 640_000_000, [700_000_000])
+    known = {"theoretical_bytes": {"weights": 50_000_000, "vocabulary": 5_000_000}}
+    other = running("qr", memory=MEMORY, directory="exports/qr", saved_model_bytes=9, **known)
+    shown = report(capsys, local, other, empty=local_empty, running_empty=running_empty)
+    assert re.search(r"full +640.0 MB .* 640.0 MB", shown)
+    assert re.search(r"qr +50.0 MB +\S+ \S+ +80.0 MB \*", shown)
+    assert "fresh local server, less that of the same server" in shown
+    assert "less that of the running server empty (10.0 MB)" in shown
+    assert "measured of local servers only, not of qr" in shown
+    assert "5.0 MB of text here" in shown
+    (row,) = summary({"empty": None, "running_empty": None, "models": [running("full")]})
     assert row["rss_anon_over_empty_bytes"] is None
     assert row["tables_rss_anon_bytes"] is None
     assert row["grpc_64_p50_ms"] == 2.0
+
+
+def test_weights_that_may_be_the_same_are_unknown(capsys):
+    unknown = {**running("qr")["agreement"], "same_weights": None}
+    shown = report(capsys, running("full"), running("qr", agreement=unknown))
+    assert re.search(r"qr +unknown ", shown)
+
+
+@pytest.mark.parametrize(
+    ("changed", "panels"),
+    [
+        ({}, ["Memory: line: equal; grey: within the noise", "gRPC: p50, whisker to p99"]),
+        (
+            {"cut": None},
+            ["Memory of the server; line: weights in theory", "gRPC: p50, whisker to p99"],
+        ),
+        ({"cut": None, "memory": None}, ["gRPC: p50, whisker to p99"]),
+    ],
+)
+def test_a_plot_has_a_panel_for_what_was_measured(changed, panels, tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    save = figure.Figure.savefig
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
+    )
+    models = [{**measured(name, 640, [700, 720]), **changed} for name in ("full", "qr")]
+    empty = {"anonymous_bytes": [50], "start_seconds": [1.0]}
+    plot(summary({"empty": empty, "running_empty": None, "models": models}), tmp_path / "it.png")
+    assert [axes.get_title() for axes in drawn[0].axes] == panels
+    # Bars of 2 ms begin a decade below them, not at what matplotlib finds room for.
+    assert drawn[0].axes[-1].get_ylim()[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -295,6 +411,7 @@ def test_a_running_server_without_pid_has_no_memory():
     [
         (640_000_000, 652_800_000, "+2.0 %"),
         (16_000_000, 15_680_000, "-2.0 %"),
+        (16_000_000, 15_999_999, "+0.0 %"),
         (15_999_999, 16_100_000, ""),
         (130_000, 1_999_999, "below 2 MB"),
         (130_000, 2_000_001, ""),
@@ -360,7 +477,9 @@ def test_running_servers_are_measured_where_they_are(exports, tmp_path):
         arguments += [f"empty=grpc://{empty.grpc}", "--pid", f"full={full.pid}"]
         arguments += ["--pid", f"empty={empty.pid}", "--repeats", 1, "--calls", 2]
         arguments += ["--batches", "4", "--out", tmp_path / "out"]
-        run_module("tf_compemb.serving", "compare", *arguments)
+        shown = run_module("tf_compemb.serving", "compare", *arguments)
+    assert "fresh local server" not in shown
+    assert "less that of the running server empty" in shown
     (row,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["summary"]
     over = row["rss_anon_over_empty_bytes"]
     assert 600_000 * 64 < over < 600_000 * 64 + 60_000_000  # The graph is in it.
@@ -373,6 +492,9 @@ def test_running_servers_are_measured_where_they_are(exports, tmp_path):
     [
         (["{folder}/none"], "holds no exported model"),
         (["a=grpc://127.0.0.1:1"], "add --data FILE"),
+        (["empty=grpc://127.0.0.1:1"], "Name a model to compare"),
+        (["a=grpc://127.0.0.1"], "give HOST:PORT"),
+        (["a=http://127.0.0.1:x"], "give http://HOST:PORT"),
         (["a=grpc://127.0.0.1:1", "--data", "{folder}/none.txt"], "there is no such file"),
     ],
 )
@@ -383,3 +505,12 @@ def test_mistakes_are_one_sentence(arguments, words, tmp_path, capsys):
     assert line.startswith("error: ")
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+def test_running_servers_are_called_before_anything_is_measured(
+    exported, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(compare, "write_cut_model", lambda *_: pytest.fail("measured already"))
+    models = [str(exported), f"b=grpc://127.0.0.1:1,{exported}"]
+    assert main(["compare", *models, "--out", str(tmp_path / "out")]) == 2
+    assert "No server answers at grpc://127.0.0.1:1" in capsys.readouterr().err

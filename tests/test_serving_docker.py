@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -129,26 +128,35 @@ def test_the_health_check_tells_an_open_port_from_a_closed_one():
 def test_a_gpu_server_is_the_cpu_server_with_a_gpu():
     for name in SERVERS:
         cpu, gpu = (services(file)[name] for file in ("compose.yaml", "compose.gpu.yaml"))
-        assert gpu["image"] == cpu["image"] + "-gpu"
+        assert cpu["image"] == f"tensorflow/serving:{settings()['TF_SERVING_TAG']}"
+        assert gpu["image"] == f"tensorflow/serving:{settings()['TF_SERVING_GPU_TAG']}"
         assert cpu["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "0"}
         assert gpu["environment"] == {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}
 
 
-def test_the_version_stands_in_one_place_and_is_tensorflow_s_or_later():
-    version = settings()["TF_SERVING_VERSION"]
-    found = [
-        path.name
-        for path in DOCKER.rglob("*")
-        if path.is_file() and version in path.read_text(encoding="utf-8")
-    ]
-    assert found == [".env"]
-    minor, installed = (
-        [int(part) for part in text.split(".")[:2]]
-        for text in (version, metadata.version("tensorflow"))
-    )
-    assert minor >= installed, "a new TensorFlow: raise TF_SERVING_VERSION in serving/docker/.env"
+# Tags of tensorflow/serving that were seen in use, not those that ought to exist by now.
+DOCUMENTED = {"2.19.1", "2.20.0"}
+DOCUMENTED_FOR_GPUS = {"2.19.1-gpu"}
+
+
+def test_tags_are_documented_ones_and_stand_in_one_place():
+    assert settings()["TF_SERVING_TAG"] in DOCUMENTED
+    assert settings()["TF_SERVING_GPU_TAG"] in DOCUMENTED_FOR_GPUS
+    for name in ("TF_SERVING_TAG", "TF_SERVING_GPU_TAG"):
+        tag = settings()[name]
+        files = [path for path in DOCKER.rglob("*") if path.is_file()]
+        found = [path.name for path in files if tag in path.read_text(encoding="utf-8")]
+        assert found == [".env"]
+
+
+def test_what_older_composes_lack_is_said():
+    text = (DOCKER / "compose.yaml").read_text()
+    assert ":+" in text
+    assert "Needs Compose v2" in text
+    guide = (DOCKER.parent / "README.md").read_text(encoding="utf-8")
+    assert "Compose v2" in guide
 
 
 def test_models_config_is_what_the_server_reads():

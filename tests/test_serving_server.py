@@ -183,7 +183,6 @@ def test_rest_nan_and_infinity_are_bare_tokens(server):
 
 ROW = {"instances": [[1]]}
 ECHO = {"signature_name": "echo"}
-HALF = {"signature_name": "half"}
 TWO_ = {"signature_name": "two"}
 PREDICT = "/v1/models/toy:predict"
 REST_BAD = [
@@ -217,7 +216,6 @@ REST_BAD = [
     ("ragged", "POST", PREDICT, {"instances": [[1], [1, 2]]}, 400, "different lengths"),
     ("uneven depth", "POST", PREDICT, {"instances": [1, [2]]}, 400, "list at unexpected level"),
     ("missing", "POST", PREDICT, {"inputs": {}}, 400, "Missing named input: ids in 'inputs'"),
-    ("extra", "POST", PREDICT, {"inputs": {"ids": [[1]], "x": 1}}, 400, "Unknown named input: x"),
     ("missing in row", "POST", PREDICT, {"instances": [{"x": 1}]}, 400, "keys must be equal: ids"),
     ("unnamed, two inputs", "POST", PREDICT, {**TWO_, "instances": [1]}, 400, "with 2 inputs"),
     ("fraction", "POST", PREDICT, {"instances": [[0.5]]}, 400, "0.5 Type: Number is not of exp"),
@@ -232,11 +230,9 @@ REST_BAD = [
     ("number as text", "POST", PREDICT, {**ECHO, "instances": [1]}, 400, "expected type: string"),
     ("bad b64", "POST", PREDICT, {**ECHO, "instances": [{"b64": "?"}]}, 400, "base64 decode"),
     ("half a pair", "POST", PREDICT, {**ECHO, "instances": ["\ud800"]}, 400, "no Unicode"),
-    ("beyond float", "POST", PREDICT, {**HALF, "instances": [1e300]}, 400, "loss of precision"),
-    ("odd for float", "POST", PREDICT, {**HALF, "instances": [2**24 + 1]}, 400, "loss of prec"),
     (
         "no row axis", "POST", PREDICT, {"signature_name": "total", "instances": [1.0]}, 400,
-        "inconsistent batch size: no rows expecting: 1",
+        "Tensor name: total has no shape information",
     ),
 ]  # fmt: skip
 
@@ -303,8 +299,7 @@ def test_grpc_classify_and_regress(server):
     ("signature", "values", "message"),
     [
         ("classify", [], "Input is empty"),
-        ("two", [1], "No classification inputs found"),
-        ("regress", [1], "Expected classification signature outputs"),
+        ("two", [1], "Expected one input Tensor."),
     ],
 )
 def test_grpc_classify_refusals(server, signature, values, message):
@@ -376,7 +371,6 @@ def test_reload_replaces_the_list(server, folder):
         ([("toy", "relative")], "to have an absolute path"),
         ([("toy", "/nowhere")], "Could not find base path /nowhere for servable toy"),
         ([("toy", None), ("toy", None)], "Illegal to list model toy multiple times"),
-        ([("", None)], "has no name"),
     ],
 )
 def test_reload_refusals(server, folder, models, message):

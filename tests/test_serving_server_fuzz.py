@@ -1,6 +1,7 @@
 """Whatever arrives on its ports, the server answers with a code, goes on, and stays small."""
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
@@ -171,6 +172,23 @@ def test_json_of_any_form(server, key, value, signature, verb):
 
 
 @FUZZ
+@given(
+    body=st.binary(max_size=200), first=st.integers(0, 60), encoding=st.sampled_from(["gzip", "x"])
+)
+def test_random_encoded_bodies(server, body, first, encoding):
+    """Gzip with bytes changed somewhere, or what says that it is gzip."""
+    whole = gzip.compress(BODY)
+    for content in (body, whole[:first] + body + whole[first + len(body) :]):
+        with exchange(server, encoded(encoding, content)) as answer:
+            assert answer[:12] in (
+                b"HTTP/1.1 200",
+                b"HTTP/1.1 400",
+                b"HTTP/1.1 413",
+                b"HTTP/1.1 415",
+            )
+
+
+@FUZZ
 @given(body=st.binary(max_size=200))
 def test_random_bodies(server, body):
     status, answer = server.rest("POST", "/v1/models/toy:predict", body)
@@ -211,6 +229,13 @@ def test_random_bytes_on_the_grpc_port(server, sent):
 
 
 BODY = b'{"instances": [[1]]}'
+# 50 MB that say they are 1000 bytes.
+BOMB = gzip.compress(bytes(50_000_000))[:-4] + (1000).to_bytes(4, "little")
+
+
+def encoded(encoding, body):
+    sent = head("POST", len(body)).replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n")
+    return sent % encoding.encode() + body
 
 
 @pytest.mark.parametrize(
@@ -228,7 +253,11 @@ BODY = b'{"instances": [[1]]}'
         (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", b"4"),
         (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x: y\r\n" * 20_000 + b"\r\n", b"431"),
-        (head("POST", 4).replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), b"415"),
+        (encoded("br", BODY), b"415"),
+        (encoded("gzip", BODY), b"400"),
+        (encoded("gzip", gzip.compress(BODY)), b"200"),
+        (encoded("gzip", gzip.compress(BODY + b" " * (2 << 20))), b"413"),
+        (encoded("gzip", BOMB), b"400"),
         (
             b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY),
@@ -323,6 +352,40 @@ def test_slow_clients_lose_their_connection(tmp_path):
     slow, silent = asyncio.run(scenario())
     assert slow.startswith(b"HTTP/1.1 408 ")
     assert silent == b""
+
+
+def test_contents_that_arrive_together_are_bounded():
+    """Of three that send most of a large request each, one is refused and the others answered."""
+    import asyncio
+
+    from tf_compemb.serving.http_server import Answer, HttpLimits, HttpServer
+
+    async def respond(request):
+        return Answer(200, str(len(request.body)).encode())
+
+    async def scenario():
+        limits = HttpLimits(1000, held_bytes=2500, request_seconds=20)
+        server = HttpServer(respond, lambda status, text: Answer(status, text.encode()), limits)
+        port = await server.start("127.0.0.1", 0)
+        answers = {}
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            answers[asyncio.ensure_future(reader.read(12))] = writer
+            writer.write(head("POST", 1000) + b" " * 900)
+        (refused,), waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        for answer in waiting:
+            answers[answer].write(b" " * 100)
+        found = [await answer for answer in (refused, *waiting)]
+        # What is answered makes room.
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(2 * (head("POST", 1000) + b" " * 1000))
+        found.append(await reader.read(12))
+        for one in (*answers.values(), writer):
+            one.close()
+        await server.stop(1)
+        return found
+
+    assert asyncio.run(scenario()) == [b"HTTP/1.1 429", *[b"HTTP/1.1 200"] * 3]
 
 
 def test_parallel_fuzz_and_good_requests(server):

@@ -182,6 +182,59 @@ def test_few_values_are_repeated_as_in_tensorflow():
     assert array_of(proto_of(tf.string, [2], string_val=[b"a"]), "x", BOUND).tolist() == [b"a"] * 2
 
 
+# Of each kind of field: its dtypes, and values that they hold.
+FIELDS = {
+    "float_val": ((tf.float32,), st.floats(width=32)),
+    "double_val": ((tf.float64,), st.floats()),
+    "int_val": ((tf.int32, tf.int16, tf.int8, tf.uint8, tf.uint16), st.integers(0, 127)),
+    "int64_val": ((tf.int64,), st.integers(-(2**63), 2**63 - 1)),
+    "uint32_val": ((tf.uint32,), st.integers(0, 2**32 - 1)),
+    "uint64_val": ((tf.uint64,), st.integers(0, 2**64 - 1)),
+    "bool_val": ((tf.bool,), st.booleans()),
+    "half_val": ((tf.float16, tf.bfloat16), st.integers(0, 2**16 - 1)),
+    "scomplex_val": ((tf.complex64,), st.floats(width=32)),
+    "dcomplex_val": ((tf.complex128,), st.floats()),
+    "string_val": ((tf.string,), st.binary(max_size=3)),
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), field=st.sampled_from(sorted(FIELDS)))
+def test_any_number_of_values_is_read_as_tensorflow_reads_it(data, field):
+    """More values than the shape has, fewer, or bytes that do or do not fit."""
+    dtypes, values = FIELDS[field]
+    shape = data.draw(st.lists(st.integers(0, 3), max_size=2))
+    proto = proto_of(
+        data.draw(st.sampled_from(dtypes)), shape, **{field: data.draw(st.lists(values))}
+    )
+    proto.tensor_content = data.draw(st.binary(max_size=12) | st.just(b""))
+    dtype = tf.as_dtype(proto.dtype)
+    try:
+        expected = tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+    except tf.errors.InvalidArgumentError:
+        with pytest.raises(NativeError, match="Tensor parsing error, input 'x'"):
+            array_of(proto, "x", BOUND)
+        return
+    found = array_of(proto, "x", BOUND)
+    assert found.shape == np.shape(expected)
+    if dtype == tf.string:
+        assert found.tolist() == np.array(expected, object).tolist()
+    else:
+        assert found.dtype == dtype.as_numpy_dtype
+        assert found.tobytes() == np.asarray(expected).tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(strings=st.lists(st.binary(max_size=300), max_size=5))
+def test_strings_in_tensor_content(strings):
+    lengths = b"".join(
+        bytes([len(it)]) if len(it) < 128 else bytes([len(it) & 127 | 128, len(it) >> 7])
+        for it in strings
+    )
+    proto = proto_of(tf.string, [len(strings)], tensor_content=lengths + b"".join(strings))
+    assert array_of(proto, "x", BOUND).tolist() == strings
+
+
 @pytest.mark.parametrize(
     ("proto", "message"),
     [
@@ -189,10 +242,13 @@ def test_few_values_are_repeated_as_in_tensorflow():
         (proto_of(tf.int64, [0, 10**12]), "takes 8000000000000 bytes, more than"),
         (proto_of(tf.int64, [-1]), "negative size"),
         (proto_of(tf.int64, [1] * 33), "33 axes; 32 at most"),
-        (proto_of(tf.int64, [1], int64_val=[1, 2]), "2 values for 1 elements"),
         (proto_of(tf.int64, [2], tensor_content=b"12345678"), r"1 values for shape \[2\]"),
         (proto_of(tf.int64, [1], tensor_content=b"123"), "buffer size must be a multiple"),
-        (proto_of(tf.string, [1], tensor_content=b"1"), "strings belong in string_val"),
+        (proto_of(tf.string, [1], tensor_content=b"1"), "not have the lengths that it says"),
+        (
+            proto_of(tf.string, [2], tensor_content=b"\x00\x80"),
+            "in the middle of a string's length",
+        ),
         (proto_of(tf.int8, [1], int_val=[300]), "int_val holds numbers that are not int8"),
         (proto_of(tf.resource, [1]), "dtype resource cannot be sent"),
         (proto_of(tf.string, [9], string_val=[b"x" * BOUND]), "repeated 9 times is more than"),
@@ -220,7 +276,7 @@ def test_metrics_text():
 
 def test_one_request_too_many_is_refused():
     async def scenario():
-        workers = Workers(threads=1, most_requests=2)
+        workers = Workers(threads=1, most_requests=2, most_bytes=100)
         free = threading.Event()
         waiting = [asyncio.ensure_future(workers.run(free.wait)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -234,6 +290,23 @@ def test_one_request_too_many_is_refused():
         assert await waiting[0]
         await workers.idle()
         assert await workers.run(int) == 0
+        workers.close()
+
+    asyncio.run(scenario())
+
+
+def test_more_bytes_of_requests_than_the_bound_are_refused():
+    async def scenario():
+        workers = Workers(threads=1, most_requests=9, most_bytes=100)
+        free = threading.Event()
+        waiting = [asyncio.ensure_future(workers.run(free.wait, size=50)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(NativeError, match="RESOURCE_EXHAUSTED: The server has 100 bytes of"):
+            await workers.run(int, size=1)
+        assert not free.is_set()
+        free.set()
+        assert [await one for one in waiting] == [True, True]
+        assert await workers.run(int, size=100) == 0
         workers.close()
 
     asyncio.run(scenario())

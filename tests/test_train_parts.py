@@ -316,9 +316,6 @@ def test_comparison_plans_one_run_each_and_averages_seeds(tmp_path):
         ((1, 16, 2000, None), (1, 1, 1, 2000, 1)),
     ],
 )
-@pytest.mark.skipif(
-    os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"), reason="needs tf_keras"
-)
 def test_cadence_is_in_whole_executions(wishes, expected):
     from tf_compemb.training.step_callback import Cadence
 

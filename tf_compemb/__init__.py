@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tf_compemb._first_use import names_on_first_use
+from tf_compemb.saved_classes import find_in_saved_models
 
 __version__ = "0.1.0.dev0"
 
@@ -26,3 +27,5 @@ _HOMES = {
 
 # With every layer, and `__all__`.
 __getattr__, __dir__ = names_on_first_use(__name__, _HOMES, classes="layers")
+
+find_in_saved_models()

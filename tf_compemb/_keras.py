@@ -10,54 +10,40 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-LEGACY = os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true")
-if LEGACY:
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from tf_compemb.keras_choice import choose
+from tf_compemb.other_keras import OtherKeras
+
+# Before Keras is imported, which may be the wrong one, or load a backend that nobody asked for.
+LEGACY, BACKEND = choose()
 
 import keras as keras3  # noqa: E402
 from keras import ops  # noqa: E402
 
 if LEGACY:
-    if keras3.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "TF_USE_LEGACY_KERAS=1 selects tf_keras, which runs on TensorFlow only, but Keras 3 "
-            f"was set to the {keras3.backend.backend()!r} backend. Unset TF_USE_LEGACY_KERAS, or "
-            "set KERAS_BACKEND=tensorflow."
-        )
-    try:
-        import tf_keras as keras
-    except ImportError as error:
-        raise ImportError(
-            "TF_USE_LEGACY_KERAS=1 selects tf_keras, which is not installed. Install it "
-            "(`pip install tf_keras`), or unset TF_USE_LEGACY_KERAS."
-        ) from error
+    import tf_keras as keras
 else:
     keras = keras3
 
-BACKEND: str = keras3.backend.backend()
 RUNTIME = "tf_keras" if LEGACY else f"keras3-{BACKEND}"
+OTHER_KERAS = OtherKeras(LEGACY)
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 elif BACKEND == "jax":
     import jax
-elif BACKEND == "torch":
-    import torch
 else:
-    raise RuntimeError(
-        f"tf_compemb runs on the tensorflow, jax and torch backends of Keras, not on {BACKEND!r}."
-    )
+    import torch
 
 __all__ = [
     "BACKEND",
     "LEGACY",
+    "OTHER_KERAS",
     "RUNTIME",
     "Layer",
     "add_rows",
@@ -84,8 +70,16 @@ __all__ = [
 
 
 def register(cls: type) -> type:
-    """Registers a class with Keras as ``tf_compemb>Name``, so that saved models find it."""
+    """Registers a class with Keras as ``tf_compemb>Name``, so that saved models find it.
+
+    Its objects say what to do where a model of the other Keras refuses them.
+    """
+    cls.__str__ = _described  # type: ignore[assignment, method-assign]
     return keras.saving.register_keras_serializable(package="tf_compemb")(cls)
+
+
+def _described(thing: Any) -> str:
+    return OTHER_KERAS.described(thing)
 
 
 def traced_as_written(method: Any) -> Any:
@@ -96,6 +90,8 @@ def traced_as_written(method: Any) -> Any:
     """
     return tf.autograph.experimental.do_not_convert(method) if LEGACY else method
 
+
+_check_call = traced_as_written(OTHER_KERAS.check_call)
 
 # Bits of an id while a graph is traced for TFLite, or None.
 _lite_bits: contextvars.ContextVar[int | None] = contextvars.ContextVar("lite_bits", default=None)
@@ -193,6 +189,11 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
             trainable=trainable,
             **special,
         )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer, in a model of its own Keras only."""
+        _check_call(self, args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     # Whether another layer writes this one's variables into files.
     saved_by_owner = False

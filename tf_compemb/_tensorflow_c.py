@@ -12,6 +12,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tf_compemb.missing_packages import missing
+
 STRING = 7
 
 # The numbers are those of `DataType` in TensorFlow's types.proto.
@@ -147,7 +149,7 @@ def library() -> ctypes.CDLL:
     """
     found = importlib.util.find_spec("tensorflow")
     if found is None or not found.submodule_search_locations:
-        raise ImportError("TensorFlow is not installed: pip install tensorflow")
+        raise missing("tensorflow", "Loading a SavedModel", "serving")
     folder = Path(found.submodule_search_locations[0])
     ending = "{}.2.dylib" if sys.platform == "darwin" else "{}.so.2"
     paths = [folder / ending.format(f"libtensorflow_{part}") for part in ("framework", "cc")]
@@ -239,16 +241,25 @@ def string_tensor_proto(array: np.ndarray) -> bytes:
     """
     sizes = [b"\x08" + varint(size) for size in array.shape]
     shape = b"".join(b"\x12" + varint(len(size)) + size for size in sizes)
+    values = encoded_strings(array)
+    lengths = {length: b"\x42" + varint(length) for length in set(map(len, values))}
+    content = b"".join([part for value in values for part in (lengths[len(value)], value)])
+    return b"\x08\x07\x12" + varint(len(shape)) + shape + content
+
+
+def encoded_strings(array: np.ndarray) -> list[bytes]:
+    """The array's strings in order; text is encoded as UTF-8.
+
+    Raises:
+        NativeError: An element is neither bytes nor text.
+    """
     try:
-        values = [
+        return [
             value.encode() if isinstance(value, str) else bytes(memoryview(value))
             for value in array.ravel().tolist()
         ]
     except TypeError as error:
         raise NativeError(3, f"A string tensor takes bytes or text: {error}") from None
-    lengths = {length: b"\x42" + varint(length) for length in set(map(len, values))}
-    content = b"".join([part for value in values for part in (lengths[len(value)], value)])
-    return b"\x08\x07\x12" + varint(len(shape)) + shape + content
 
 
 def varint(value: int) -> bytes:

@@ -17,10 +17,24 @@ from tf_compemb._keras import (
     traced_as_written,
     training_phase,
 )
-from tf_compemb.field_layers import FieldLayers, as_json, check_overrides
+from tf_compemb.arguments import flag, mapping, natural_number, one_of, positive_integer
+from tf_compemb.field_inputs import (
+    check_fields,
+    check_matrix,
+    ids_in_order,
+    is_single,
+    weights_by_field,
+)
+from tf_compemb.field_layers import (
+    FieldLayers,
+    as_json,
+    checked_cardinalities,
+    checked_overrides,
+    scope_names,
+)
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.fused import FusedLookup, vectors_as_products
 from tf_compemb.layers.group_lookup import GroupLookup
 from tf_compemb.layers.ids import (
@@ -104,24 +118,17 @@ class EmbeddingCollection(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(cardinalities, Mapping):
-            cardinalities = {f"field_{i}": n for i, n in enumerate(cardinalities)}
-        if not cardinalities:
-            raise ValueError("`cardinalities` must hold at least one field. Received: none")
-        self.cardinalities = {
-            str(name): positive_integer(f"cardinalities[{name!r}]", n)
-            for name, n in cardinalities.items()
-        }
+        self.cardinalities = checked_cardinalities(cardinalities)
         self.output_dim = positive_integer("output_dim", output_dim)
         self.embedding = embedding
         self.threshold = threshold
-        self.options = dict(options or {})
-        self.overrides = {name: dict(spec) for name, spec in (overrides or {}).items()}
-        check_overrides(self.overrides, self.cardinalities)
-        bags.check_combiner(combiner)
-        self.combiner = combiner
-        self.mask_zero = bool(mask_zero)
-        self.fused = bool(fused)
+        if threshold is not None:
+            self.threshold = natural_number("threshold", threshold)
+        self.options = {} if options is None else mapping("options", options)
+        self.overrides = checked_overrides(overrides, self.cardinalities)
+        self.combiner = one_of("combiner", combiner, bags.COMBINERS)
+        self.mask_zero = flag("mask_zero", mask_zero)
+        self.fused = flag("fused", fused)
         chosen = FieldLayers(
             self.output_dim,
             embedding,
@@ -132,7 +139,12 @@ class EmbeddingCollection(Layer):
         )
         dtype = self._dtype_policy if LEGACY else self.dtype_policy
         self._fields = _Fields(
-            [chosen.of(name, rows, dtype=dtype) for name, rows in self.cardinalities.items()]
+            [
+                chosen.of(field, rows, name=name, dtype=dtype)
+                for (field, rows), name in zip(
+                    self.cardinalities.items(), scope_names(self.cardinalities), strict=True
+                )
+            ]
         )
         self._make_lookups()
         self._ids_come_as_floats = False
@@ -187,32 +199,20 @@ class EmbeddingCollection(Layer):
             lookup.build(None)
         self.built = True
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Converts ids exactly, before Keras could convert them to another type."""
+    def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
+        """Converts ids and weights exactly, before Keras could convert them to another type."""
         largest = max(self.cardinalities.values())
-        inputs = self._in_field_order(inputs)
+        inputs = ids_in_order(inputs, self.field_names, self.name)
+        weights = weights_by_field(weights, inputs, self.field_names, self.name)
         parts = inputs if isinstance(inputs, list) else [inputs]
         placeholders = [part for part in parts if is_symbolic(part)]
         if placeholders:
             floats = [check_placeholder(part, largest, self.name) for part in placeholders]
             self._ids_come_as_floats = any(floats)
         parts = [to_id_tensor(part, largest, self.name) for part in parts]
-        return super().__call__(parts if isinstance(inputs, list) else parts[0], *args, **kwargs)
-
-    def _in_field_order(self, inputs: Any) -> Any:
-        if isinstance(inputs, Mapping):
-            missing = [name for name in self.cardinalities if name not in inputs]
-            if missing:
-                raise ValueError(f"{self.name}: ids of the fields {missing} are missing.")
-            return [inputs[name] for name in self.cardinalities]
-        if isinstance(inputs, (list, tuple)) and all(hasattr(x, "shape") for x in inputs):
-            if len(inputs) != len(self.cardinalities):
-                raise ValueError(
-                    f"{self.name}: expected ids of {len(self.cardinalities)} fields. "
-                    f"Received: {len(inputs)}"
-                )
-            return list(inputs)
-        return inputs
+        if weights:
+            kwargs["weights"] = weights
+        return super().__call__(parts if isinstance(inputs, list) else parts[0], **kwargs)
 
     @traced_as_written
     def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
@@ -223,16 +223,13 @@ class EmbeddingCollection(Layer):
     def _embedded(self, inputs: Any, weights: Any) -> Any:
         if not isinstance(inputs, (list, tuple)):
             return self._matrix(inputs)
-        single = [
-            not bags.is_ragged(x) and not bags.is_sparse(x) and len(x.shape) == 1 for x in inputs
-        ]
-        if all(single):
+        names = check_fields(self, inputs, weights or {})
+        if all(map(is_single, inputs)):
             return self._matrix(ops.stack(inputs, axis=1))
         vectors = []
-        for i, (name, ids) in enumerate(zip(self.cardinalities, inputs, strict=True)):
-            combiner = None if single[i] else self.combiner
-            share = None if weights is None else weights.get(name)
-            part = self._field_bags(i, ids, share, combiner)
+        for i, (field, ids) in enumerate(zip(self.cardinalities, inputs, strict=True)):
+            combiner = None if is_single(ids) else self.combiner
+            part = self._field_bags(i, names[i], ids, (weights or {}).get(field), combiner)
             vectors.append(
                 ops.reshape(part, (-1, vectors_of(self._fields.layers[i]), self.output_dim))
             )
@@ -242,11 +239,7 @@ class EmbeddingCollection(Layer):
         """Vectors (batch, num_vectors, output_dim) of ids (batch, fields)."""
         if not self._ids_come_as_floats:
             check_integer_type(type_name(ids), self.name)
-        if len(ids.shape) != 2 or ids.shape[1] != len(self.cardinalities):
-            raise ValueError(
-                f"{self.name}: expected ids of shape (batch, {len(self.cardinalities)}). "
-                f"Received: {tuple(ids.shape)}"
-            )
+        check_matrix(ids, len(self.cardinalities), self.name)
         message = f"{self.name}: the ids of each field must be in [0, its cardinality)."
         # In a graph the compiled kernels check the ids that they read.
         if concrete(ids) is None:
@@ -271,9 +264,11 @@ class EmbeddingCollection(Layer):
         vectors = ops.concatenate(parts, axis=1)
         return vectors if self._order is None else reordered(vectors, self._order)
 
-    def _field_bags(self, i: int, ids: Any, weights: Any, combiner: str | None) -> Any:
+    def _field_bags(self, i: int, name: str, ids: Any, weights: Any, combiner: Any) -> Any:
         padding = (lambda x: ops.equal(x, 0)) if self.mask_zero else None
-        return bags.embed(lambda x: self._field_vectors(i, x), ids, weights, combiner, padding)
+        return bags.embed(
+            name, lambda x: self._field_vectors(i, x), ids, weights, combiner, padding
+        )
 
     def field_vectors(self, field: str, ids: Any) -> Any:
         """Vectors of ids of one field.
@@ -296,8 +291,9 @@ class EmbeddingCollection(Layer):
 
     def _field_vectors(self, i: int, ids: Any) -> Any:
         layer = self._fields.layers[i]
-        check_integer_type(type_name(ids), layer.name)
-        message = f"{self.name}: ids of {layer.name} must be in [0, {layer.input_dim})."
+        field = self.field_names[i]
+        check_integer_type(type_name(ids), field)
+        message = f"{self.name}: ids of {field} must be in [0, {layer.input_dim})."
         ids, valid = checked_ids(ids, layer.input_dim, message)
         flat = ops.reshape(ids, (-1,))
         group = next(g for g, members in enumerate(self._groups) if i in members)
@@ -365,7 +361,12 @@ class EmbeddingCollection(Layer):
             self, inputs: Any, weights: Any = None, training: Any = None
         ) -> Any:
             """Shape and type of the vectors of placeholders, without tracing the lookup."""
-            first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+            if isinstance(inputs, (list, tuple)):
+                check_fields(self, inputs, weights or {})
+                first = inputs[0]
+            else:
+                check_matrix(inputs, len(self.cardinalities), self.name)
+                first = inputs
             shape = (first.shape[0], self.num_vectors, self.output_dim)
             return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

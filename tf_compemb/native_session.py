@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tf_compemb._tensorflow_c import (
     NUMPY_DTYPES,
@@ -331,58 +330,22 @@ def _tensor_info(info: Any) -> TensorInfo:
 
 @functools.cache
 def _messages() -> dict[str, Any]:
-    """The few protobuf messages that are read and written here, with the fields that matter.
+    """The few protobuf messages that are read and written here."""
+    library()  # Without TensorFlow, which brings protobuf, it says what to install.
+    from tf_compemb._protobuf import declare, declare_map, message_classes, new_file
 
-    TensorFlow's own classes would import all of TensorFlow. Fields that are not listed survive a
-    round trip all the same.
-    """
-    file = descriptor_pb2.FileDescriptorProto(
-        name="native_session.proto", package="native", syntax="proto3"
-    )
-    _declare(file, "Dim", size=(1, "int64"))
-    _declare(file, "Shape", dim=(2, "*Dim"), unknown_rank=(3, "bool"))
-    _declare(file, "Info", name=(1, "string"), dtype=(2, "int32"), tensor_shape=(3, "Shape"))
-    definition = _declare(file, "SignatureDef", method_name=(3, "string"))
-    _declare_map(definition, "inputs", 1, "Info")
-    _declare_map(definition, "outputs", 2, "Info")
-    _declare_map(_declare(file, "MetaGraphDef"), "signature_def", 5, "SignatureDef")
-    _declare(
+    file = new_file("native")
+    declare(file, "Dim", size=(1, "int64"))
+    declare(file, "Shape", dim=(2, "*Dim"), unknown_rank=(3, "bool"))
+    declare(file, "Info", name=(1, "string"), dtype=(2, "int32"), tensor_shape=(3, "Shape"))
+    definition = declare(file, "SignatureDef", method_name=(3, "string"))
+    declare_map(definition, "inputs", 1, "Info")
+    declare_map(definition, "outputs", 2, "Info")
+    declare_map(declare(file, "MetaGraphDef"), "signature_def", 5, "SignatureDef")
+    declare(
         file,
         "ConfigProto",
         intra_op_parallelism_threads=(2, "int32"),
         inter_op_parallelism_threads=(5, "int32"),
     )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"native.{name}"))
-        for name in ("MetaGraphDef", "ConfigProto")
-    }
-
-
-def _declare(parent: Any, message: str, **fields: tuple[int, str]) -> Any:
-    nested = isinstance(parent, descriptor_pb2.DescriptorProto)
-    declared = (parent.nested_type if nested else parent.message_type).add(name=message)
-    for name, (number, kind) in fields.items():
-        field = declared.field.add(name=name, number=number)
-        field.label = field.LABEL_REPEATED if kind.startswith("*") else field.LABEL_OPTIONAL
-        scalar = f"TYPE_{kind.upper()}"
-        if hasattr(field, scalar):
-            field.type = getattr(field, scalar)
-        else:
-            field.type, field.type_name = field.TYPE_MESSAGE, f".native.{kind.lstrip('*')}"
-    return declared
-
-
-def _declare_map(message: Any, name: str, number: int, value: str) -> None:
-    """A map in protobuf is a repeated nested message with a key and a value."""
-    entry = "".join(part.capitalize() for part in name.split("_")) + "Entry"
-    nested = _declare(message, entry, key=(1, "string"), value=(2, value))
-    nested.options.map_entry = True
-    message.field.add(
-        name=name,
-        number=number,
-        label=3,
-        type=11,
-        type_name=f".native.{message.name}.{entry}",
-    )
+    return message_classes(file)

@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Any
 
+from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.training.command_options import parse, single_method
 from tf_compemb.training.comparison import (
     collect,
@@ -23,6 +24,7 @@ from tf_compemb.training.strategy import own_out
 USER_ERROR = 2  # Exit status of argparse too.
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb.benchmark.command_line import parse
+from tf_compemb.missing_packages import explained, reports_missing_packages
 from tf_compemb.training.run_directory import replacing, write_json
 
 USER_ERROR = 2
 QUICK = "--quick: the tables are tiny and the rounds few, so these numbers mean nothing."
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 
@@ -102,8 +104,8 @@ def _plot(suite: Any, found: Sequence[Any], path: Path, not_run: str | None) -> 
 
         with replacing(path) as temporary:
             plot_suite(suite, found, temporary)
-    except ImportError:
-        print("no plot: matplotlib is not installed (`pip install matplotlib`)")
+    except ImportError as error:
+        print(f"no plot: {explained(error)}")
 
 
 def _announcer(name: str, count: int) -> Callable[[str], None]:

@@ -73,7 +73,8 @@ class WorkerProcess:
             raise
         if "missing" in started:
             self.close()
-            raise MissingPackagesError(f"no {', '.join(started['missing'])}: {engine.install}")
+            missing = ", ".join(started["missing"])
+            raise MissingPackagesError(f"no {missing}: {engine.install(python)}")
         self.versions: dict[str, str] = started["versions"]
 
     @property

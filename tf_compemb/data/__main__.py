@@ -7,12 +7,15 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from tf_compemb.missing_packages import reports_missing_packages
+
 if TYPE_CHECKING:
     from tf_compemb.data.prepared_dataset import PreparedDataset
 
 USER_ERROR = 2
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 

@@ -38,6 +38,7 @@ from tf_compemb.data.raw_reader import (
     find_raw_files,
     name_sources,
 )
+from tf_compemb.missing_packages import MODULES, require
 
 RANGE_BYTES = 64 << 20
 # So that the numbering has work for several machines.
@@ -73,11 +74,12 @@ def prepare_with_beam(
         range_bytes: bytes of a plain file that one worker reads.
 
     Raises:
-        DataError: a file, a line, an option or the output is at fault, or Beam is not installed.
+        DataError: a file, a line, an option or the output is at fault.
+        MissingPackageError: Apache Beam is not installed.
     """
     target = Path(out).absolute()
     require_absent(target)
-    _require_beam()
+    require("The Beam runner", MODULES["beam"], "beam")
     chosen = make_encoder(encoder, min_count=min_count, hash_buckets=hash_buckets)
     if bad_lines not in ("error", "skip"):
         raise DataError(f"`bad_lines` must be 'error' or 'skip'. Received: {bad_lines!r}")
@@ -120,16 +122,6 @@ def prepare_with_beam(
         )
         journal.remove()
     return PreparedDataset(out)
-
-
-def _require_beam() -> None:
-    try:
-        import apache_beam  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            "The Beam runner needs the package apache-beam: install it with "
-            "`pip install tf_compemb[beam]`."
-        ) from error
 
 
 class _BeamRun:

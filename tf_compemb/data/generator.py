@@ -58,7 +58,7 @@ def generate(
             shrunk so that some 100,000 rows are enough to learn from (`KAGGLE_CARDINALITIES` for
             the full ones).
         click_rate: mean click probability, between 0 and 1.
-        progress: show a progress bar when standard error is a terminal.
+        progress: say on standard error how far it is: a bar on a terminal, lines elsewhere.
 
     Returns:
         What the truth file holds: the settings, and for `"all"`, `"train"`, `"validation"` and

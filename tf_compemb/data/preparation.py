@@ -69,7 +69,7 @@ def prepare(
         bad_lines: `"error"` stops at the first bad line; `"skip"` leaves bad lines out and writes
             them to `OUT/bad_lines.tsv`.
         max_bad_share: above this share of bad lines skipping stops with an error.
-        progress: show a progress bar when standard error is a terminal.
+        progress: say on standard error how far it is: a bar on a terminal, lines elsewhere.
         synthetic: what `generate` returned, when the rows are not real; without it, a truth file
             that lies beside a raw file says so.
         memory: about how many bytes the numbering may take, of all fields together; a field that

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tf_compemb.experiments.command_line import parse
+from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.training.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ USER_ERROR = 2
 SOME_FAILED = 1
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 

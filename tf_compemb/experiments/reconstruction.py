@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.training.errors import UserError
 
 COLUMNS = ("method", "compression", "rank", "served_bytes", "relative_error")
@@ -19,6 +20,7 @@ DIVISORS = (1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _USER_ERROR = 2
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 

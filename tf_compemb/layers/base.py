@@ -17,8 +17,10 @@ from tf_compemb._keras import (
     traced_as_written,
     training_phase,
 )
+from tf_compemb.arguments import flag, positive_integer, shown
 from tf_compemb.footprint import Footprint
 from tf_compemb.layers import bags
+from tf_compemb.layers.bag_forms import check_forms, is_ragged, to_weight_tensor
 from tf_compemb.layers.budget import Settings, only, within_budget
 from tf_compemb.layers.ids import (
     check_id_space,
@@ -74,6 +76,16 @@ class CompressedEmbedding(Layer):
     # Whether a full table of the same width is larger than what is served.
     compresses = True
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuses an initialiser as the third argument, which it is in Keras' own layer."""
+        if len(args) > 2 and _looks_like_initializer(args[2]):
+            raise TypeError(
+                f"{cls.__name__}: the third argument is not the initialiser, as it is in "
+                "keras.layers.Embedding. Pass it by name: "
+                f"embeddings_initializer={shown(args[2])}"
+            )
+        return super().__new__(cls, *args, **kwargs)
+
     def __init__(
         self,
         input_dim: int,
@@ -90,13 +102,9 @@ class CompressedEmbedding(Layer):
         check_id_space(self.input_dim)
         bags.check_combiner(combiner)
         self.combiner = combiner
-        self.mask_zero = bool(mask_zero)
+        self.mask_zero = flag("mask_zero", mask_zero)
         self.supports_masking = self.mask_zero
-        self.embeddings_initializer = (
-            None
-            if embeddings_initializer is None
-            else keras.initializers.get(embeddings_initializer)
-        )
+        self.embeddings_initializer = _initializer(embeddings_initializer)
         self._ids_come_as_floats = False
 
     # What a method says of itself.
@@ -234,12 +242,14 @@ class CompressedEmbedding(Layer):
         """Rows `ids` of the table `name`, in the layer's compute type."""
         return read_rows(getattr(self, name), ids, self.compute_dtype)
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Converts ids exactly, before Keras could convert them to another type."""
+    def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:
+        """Converts ids and weights exactly, before Keras could convert them to another type."""
         if is_symbolic(inputs):
             self._ids_come_as_floats = check_placeholder(inputs, self.input_dim, self.name)
         inputs = to_id_tensor(inputs, self.input_dim, self.name)
-        return super().__call__(inputs, *args, **kwargs)
+        if weights is not None:
+            kwargs["weights"] = to_weight_tensor(weights, self.name)
+        return super().__call__(inputs, **kwargs)
 
     @traced_as_written
     def call(self, inputs: Any, weights: Any = None, training: Any = None) -> Any:
@@ -248,7 +258,7 @@ class CompressedEmbedding(Layer):
             check_integer_type(type_name(inputs), self.name)
         padding = self._is_padding if self.mask_zero else None
         with training_phase(training):
-            return bags.embed(self.vectors, inputs, weights, self.combiner, padding)
+            return bags.embed(self.name, self.vectors, inputs, weights, self.combiner, padding)
 
     def vectors(self, ids: Any) -> Any:
         """Vectors of dense ids of any shape, each id checked to be in range."""
@@ -264,7 +274,7 @@ class CompressedEmbedding(Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """True where an id is not padding, if `mask_zero`."""
-        if not self.mask_zero or self.combiner is not None or bags.is_ragged(inputs):
+        if not self.mask_zero or self.combiner is not None or is_ragged(inputs):
             return None
         return ops.not_equal(inputs, 0)
 
@@ -279,7 +289,8 @@ class CompressedEmbedding(Layer):
             self, inputs: Any, weights: Any = None, training: Any = None
         ) -> Any:
             """Shape and type of the vectors of a placeholder, without tracing the lookup."""
-            ragged = bool(getattr(inputs, "ragged", False)) and self.combiner is None
+            check_forms(self.name, inputs, weights, self.combiner)
+            ragged = is_ragged(inputs) and self.combiner is None
             return keras.KerasTensor(
                 self.compute_output_shape(inputs.shape),
                 dtype=self.compute_dtype,
@@ -301,12 +312,25 @@ class CompressedEmbedding(Layer):
         }
 
 
-def positive_integer(name: str, value: Any) -> int:
-    """`value` as an int.
+def _looks_like_initializer(value: Any) -> bool:
+    """Whether a value can be an initialiser and no other third argument of any method."""
+    if isinstance(value, Mapping):
+        return "class_name" in value
+    return isinstance(value, str) or callable(value)
+
+
+def _initializer(value: Any) -> Any:
+    """None, or the Keras initialiser that a name, a configuration or a function stands for.
 
     Raises:
-        ValueError: It is not a positive integer; the message names the argument.
+        ValueError: It stands for none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
+    if value is None:
+        return None
+    try:
+        return keras.initializers.get(value)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`embeddings_initializer` must be None or a Keras initialiser, such as 'uniform'. "
+            f"Received: embeddings_initializer={shown(value)}"
+        ) from error

@@ -8,6 +8,7 @@ it is seen and never mistaken for another id's vector.
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,26 @@ def check_id_space(input_dim: int) -> None:
 
 
 def type_name(x: Any) -> str:
-    """The element type of a tensor, array, placeholder, list or number, as NumPy names it."""
+    """The element type of a tensor, array, placeholder, list or number, as NumPy names it.
+
+    Of Python objects it is what they are: "string", "None", or "Python objects (Decimal)".
+    """
     if not hasattr(x, "dtype"):
         x = np.asarray(x)
     dtype = x.dtype
     name = str(getattr(dtype, "name", dtype)).split(".")[-1]
-    return "string" if name.startswith(("str", "bytes", "object")) else name
+    if name == "object":
+        return _object_name(np.asarray(x))
+    return "string" if name.startswith(("str", "bytes")) else name
+
+
+def _object_name(array: np.ndarray) -> str:
+    kinds = {type(item) for item in array.flat}
+    if kinds and all(issubclass(kind, (str, bytes)) for kind in kinds):
+        return "string"
+    if type(None) in kinds:
+        return "None"
+    return f"Python objects ({', '.join(sorted(kind.__name__ for kind in kinds)) or 'none'})"
 
 
 def to_id_tensor(inputs: Any, input_dim: int, layer_name: str) -> Any:
@@ -56,20 +71,60 @@ def to_id_tensor(inputs: Any, input_dim: int, layer_name: str) -> Any:
 
     Raises:
         TypeError: The ids are not integers.
-        ValueError: An id needs more bits than the runtime has.
+        ValueError: An id needs more bits than the runtime has, or the ids have no dense form.
     """
-    if is_tensor(inputs) or is_symbolic(inputs):
+    if is_symbolic(inputs):
         return inputs
-    array = np.asarray(inputs)
+    if is_tensor(inputs):
+        _check_dense(inputs, layer_name)
+        return inputs
+    array = _as_array(inputs, layer_name)
     if array.size == 0 and not isinstance(inputs, np.ndarray):
         array = array.astype("int64")
+    _check_64_bits(array, f"{layer_name}: ids must be in [0, {input_dim}).")
     check_integer_type(type_name(array), layer_name)
     if array.size and id_dtype() == "int32" and not -(2**31) <= array.min() <= array.max() < 2**31:
         raise ValueError(
             f"{layer_name}: id {_first_outside(array, 0, input_dim)} needs 64 bits, which JAX cuts "
             f"to 32 by default, and ids are in [0, {input_dim}). Set JAX_ENABLE_X64=1 for more."
         )
-    return ops.convert_to_tensor(array, dtype=id_dtype())
+    return ops.convert_to_tensor(array.astype("int64"), dtype=id_dtype())
+
+
+def _as_array(inputs: Any, layer_name: str) -> np.ndarray:
+    try:
+        array = np.asarray(inputs)
+    except ValueError as error:
+        raise ValueError(
+            f"{layer_name}: the ids are lists of different lengths. Pad them and use "
+            "mask_zero=True, or on TensorFlow make a tf.RaggedTensor (tf.ragged.constant)."
+        ) from error
+    alone = inputs is None or isinstance(inputs, numbers.Number)
+    if array.dtype == object and not alone and type(inputs) in {type(x) for x in array.flat}:
+        raise TypeError(
+            f"{layer_name}: ids must be a tensor, an array or a list of integers. "
+            f"Received: {type(inputs).__name__}"
+        )
+    return array
+
+
+def _check_dense(ids: Any, layer_name: str) -> None:
+    """Raises if a torch tensor has a form that Keras' operations do not take."""
+    if BACKEND == "torch" and (ids.is_nested or str(ids.layout) != "torch.strided"):
+        raise ValueError(
+            f"{layer_name}: sparse and nested ids need the TensorFlow backend. Pad them and use "
+            "mask_zero=True."
+        )
+
+
+def _check_64_bits(array: np.ndarray, message: str) -> None:
+    """Raises if an integer, of NumPy or of Python, needs more bits than any runtime has."""
+    numbers = [array.min(), array.max()] if array.dtype.kind == "u" and array.size else []
+    if array.dtype == object and {type(item) for item in array.flat} == {int}:
+        numbers = [min(array.flat), max(array.flat)]
+    for number in numbers:
+        if not -(2**63) <= int(number) < 2**63:
+            raise ValueError(f"{message} Received: {int(number)}")
 
 
 def check_integer_type(name: str, layer_name: str) -> None:
@@ -78,16 +133,22 @@ def check_integer_type(name: str, layer_name: str) -> None:
     Raises:
         TypeError: The message says what to do instead.
     """
+    if name.startswith(("int", "uint")):
+        return
     if name == "string":
         raise TypeError(
             f"{layer_name}: ids must be integers, not strings. Map strings to integers first, "
             "with keras.layers.StringLookup or keras.layers.Hashing."
         )
-    if not name.startswith(("int", "uint")):
+    if name == "None":
         raise TypeError(
-            f"{layer_name}: ids must be integers, not {name}. Cast them, for example with "
-            "`ids.astype('int64')`, or declare the input with dtype='int64'."
+            f"{layer_name}: ids must be integers, not None. Give a missing category an id of its "
+            "own."
         )
+    raise TypeError(
+        f"{layer_name}: ids must be integers, not {name}. Cast them, for example with "
+        "`ids.astype('int64')`, or declare the input with dtype='int64'."
+    )
 
 
 def check_placeholder(inputs: Any, input_dim: int, layer_name: str) -> bool:

@@ -42,7 +42,7 @@ def get_method(name: str) -> type:
     Raises:
         ValueError: No method has that name; the message lists those that exist.
     """
-    if name not in _METHODS:
+    if not isinstance(name, str) or name not in _METHODS:
         raise ValueError(
             f"Unknown embedding method {name!r}. Known methods: {', '.join(method_names())}."
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,8 +23,10 @@ SWITCH = "TF_COMPEMB_NATIVE_KERNELS"
 def available() -> bool:
     """Whether the kernels are used: built for this TensorFlow and processor, and not left out.
 
-    Imports TensorFlow.
+    Imports TensorFlow, if it is installed.
     """
+    if importlib.util.find_spec("tensorflow") is None:
+        return False
     from tf_compemb.native_kernels.library import loaded
 
     return loaded() is not None

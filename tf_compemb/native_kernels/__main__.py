@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.native_kernels import SWITCH
 
 USER_ERROR = 2
 
 
+@reports_missing_packages("train")
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 
@@ -33,11 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     ).parse_args(argv)
     from tf_compemb._native_log import import_tensorflow_quietly
 
-    try:
-        import_tensorflow_quietly()
-    except ImportError:
-        print("error: TensorFlow is not installed: pip install tensorflow", file=sys.stderr)
-        return USER_ERROR
+    import_tensorflow_quietly()
     from tf_compemb.native_kernels.build import BuildError
     from tf_compemb.native_kernels.check import WrongResultError
 

@@ -22,3 +22,4 @@ from tf_compemb.partitions.partition import Quotient as Quotient
 from tf_compemb.partitions.partition import Remainder as Remainder
 from tf_compemb.partitions.partition import UniversalHash as UniversalHash
 from tf_compemb.partitions.partition import deserialize as deserialize
+from tf_compemb.partitions.partition import partition_list as partition_list

@@ -48,7 +48,7 @@ def find_collision(partitions: Sequence[Partition], input_dim: int) -> tuple[int
         ValueError: The set has to be enumerated and there are more than 10**8 ids.
     """
     if not partitions:
-        raise ValueError("`partitions` must hold at least one partition. Received: none")
+        raise ValueError("`partitions` must hold at least one partition. Received: partitions=[]")
     digits = [p for p in partitions if isinstance(p, Digit)]
     if _is_chain(digits, input_dim):
         return None

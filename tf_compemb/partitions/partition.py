@@ -9,18 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from tf_compemb.arguments import integer, positive_integer, shown
 from tf_compemb.partitions.universal_hash import draw_coefficients, universal_hash
 
 
 def ceil_div(n: int, m: int) -> int:
     """The smallest integer not below n / m, in exact integer arithmetic."""
     return -(-n // m)
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
 
 
 class Partition:
@@ -70,8 +65,8 @@ class Digit(Partition):
     """
 
     def __init__(self, divisor: int, modulus: int) -> None:
-        self._divisor = _positive("divisor", divisor)
-        self._modulus = _positive("modulus", modulus)
+        self._divisor = positive_integer("divisor", divisor)
+        self._modulus = positive_integer("modulus", modulus)
 
     def divisor(self, input_dim: int) -> int:
         """By what the id is divided first."""
@@ -122,7 +117,7 @@ class Quotient(Digit):
     """
 
     def __init__(self, modulus: int) -> None:
-        super().__init__(_positive("modulus", modulus), 1)
+        super().__init__(positive_integer("modulus", modulus), 1)
 
     def num_classes(self, input_dim: int) -> int:
         """`ceil(input_dim / modulus)`."""
@@ -144,7 +139,7 @@ class Remainder(Digit):
     """
 
     def __init__(self, modulus: int) -> None:
-        super().__init__(1, _positive("modulus", modulus))
+        super().__init__(1, positive_integer("modulus", modulus))
 
     def get_config(self) -> dict[str, Any]:
         """The modulus."""
@@ -218,7 +213,7 @@ class Function(Partition):
         if not callable(function):
             raise ValueError(f"`function` must be callable. Received: {function!r}")
         self.function = function
-        self._num_classes = _positive("num_classes", num_classes)
+        self._num_classes = positive_integer("num_classes", num_classes)
 
     def num_classes(self, input_dim: int) -> int:
         """The number given."""
@@ -270,8 +265,8 @@ class UniversalHash(Partition):
     """
 
     def __init__(self, num_classes: int, seed: int = 0) -> None:
-        self._num_classes = _positive("num_classes", num_classes)
-        self.seed = int(seed)
+        self._num_classes = positive_integer("num_classes", num_classes)
+        self.seed = integer("seed", seed)
         self.coefficients = draw_coefficients(self.seed)
 
     def num_classes(self, input_dim: int) -> int:
@@ -298,25 +293,48 @@ def deserialize(config: dict[str, Any] | Partition) -> Partition:
     """
     if isinstance(config, Partition):
         return config
-    arguments = dict(config)
-    kind = arguments.pop("kind", None)
-    if kind == "Codes":
-        packed = zlib.decompress(base64.b64decode(arguments["codes"]))
-        return Codes(np.frombuffer(packed, "<i8"))
-    if kind == "Function":
-        return _registered_function(arguments["function"], arguments["num_classes"])
-    if kind not in _KINDS:
-        raise ValueError(f"Not a partition: {config!r}. Kinds: {', '.join(sorted(_KINDS))}.")
-    return _KINDS[kind](**arguments)
+    kind = config.get("kind") if isinstance(config, dict) else None
+    makers = {**_KINDS, "Codes": _unpacked_codes, "Function": _registered_function}
+    if not isinstance(kind, str) or kind not in makers:
+        raise ValueError(f"Not a partition: {shown(config)}. Kinds: {', '.join(sorted(makers))}.")
+    try:
+        return makers[kind](**{name: value for name, value in config.items() if name != "kind"})
+    except TypeError as error:
+        raise ValueError(f"Not a partition: {shown(config)}. {error}") from error
 
 
-def _registered_function(name: str, num_classes: int) -> Function:
+def partition_list(name: str, values: Any) -> list[Partition]:
+    """Partitions of a list of them or of their configurations.
+
+    Args:
+        name: Of the argument that holds them.
+        values: The argument.
+
+    Raises:
+        ValueError: It is no such list; the message names the argument.
+    """
+    if not isinstance(values, (list, tuple)) or not all(
+        isinstance(value, (Partition, dict)) for value in values
+    ):
+        raise ValueError(
+            f"`{name}` must be a list of partitions from tf_compemb.partitions. "
+            f"Received: {name}={shown(values)}"
+        )
+    return [deserialize(value) for value in values]
+
+
+def _unpacked_codes(codes: str) -> Codes:
+    packed = zlib.decompress(base64.b64decode(codes))
+    return Codes(np.frombuffer(packed, "<i8"))
+
+
+def _registered_function(function: str, num_classes: int) -> Function:
     from tf_compemb._keras import keras
 
-    function = keras.saving.get_registered_object(name)
-    if function is None:
+    found = keras.saving.get_registered_object(function)
+    if found is None:
         raise ValueError(
-            f"The partition function {name!r} is not registered. Import the module that defines "
-            "and registers it before loading the model."
+            f"The partition function {function!r} is not registered. Import the module that "
+            "defines and registers it before loading the model."
         )
-    return Function(function, num_classes)
+    return Function(found, num_classes)

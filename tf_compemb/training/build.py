@@ -126,15 +126,12 @@ def _model_class(options: TrainingOptions) -> Any:
 
     found = {"dlrm": DLRM, "dcn": DCN}[options.model]
     known = set(inspect.signature(found).parameters) - _NOT_OF_THE_NETWORK
-    for name, value in options.network.items():
+    for name in options.network:
         if name not in known:
             raise UserError(
                 f"--network {name}: {options.model} has no such hyper-parameter; it has: "
                 f"{', '.join(sorted(known))}."
             )
-        widths = value if isinstance(value, list) else []
-        if not all(isinstance(width, int) and width > 0 for width in widths):
-            raise UserError(f"--network {name}: widths must be integers from 1 on, not {value}.")
     return found
 
 

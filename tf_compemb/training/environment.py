@@ -11,6 +11,7 @@ import sys
 from importlib import metadata
 
 from tf_compemb._native_log import import_tensorflow_quietly
+from tf_compemb.missing_packages import MODULES, require
 from tf_compemb.training.errors import UserError
 
 _M_ARENA_MAX = -8  # Of glibc's malloc.h.
@@ -23,8 +24,10 @@ def prepare_tensorflow() -> None:
     What the user has set in the environment about logging and malloc stays.
 
     Raises:
-        UserError: TensorFlow runs already with Keras 3, or a package of the extra is missing.
+        UserError: TensorFlow runs already with Keras 3.
+        MissingPackageError: A package of the extra `train` is not installed.
     """
+    require("Training", MODULES["train"], "train")
     if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"):
         raise UserError(
             "Training needs TF_USE_LEGACY_KERAS=1 before TensorFlow is imported, and TensorFlow is "
@@ -33,13 +36,7 @@ def prepare_tensorflow() -> None:
     _allocate_from_one_arena()
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    try:
-        tf = import_tensorflow_quietly("tensorflow_recommenders")
-    except ImportError as error:
-        raise UserError(
-            f"Training needs the package {error.name}: install it with "
-            "`pip install tf_compemb[train]`."
-        ) from error
+    tf = import_tensorflow_quietly("tensorflow_recommenders")
     tf.get_logger().setLevel(logging.ERROR)
 
 

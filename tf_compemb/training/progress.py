@@ -1,4 +1,4 @@
-"""The progress bar of a training run."""
+"""How far a training run is: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tf_compemb.progress_lines import ProgressLines
+
 
 class StepProgress:
-    """A bar over the steps, with the last interval's loss; nothing where there is no terminal.
+    """A bar over the steps, with the last interval's loss; a line now and then without a terminal.
 
     Args:
         label: What is trained.
@@ -37,13 +39,21 @@ class StepProgress:
             disable=quiet or not console.is_terminal,
         )
         self._task = self._progress.add_task(label, total=total, loss=float("nan"))
+        self._text = f"{label}: step 0 of {total:,}"
+        self._total = total
+        self._label = label
+        self._lines = ProgressLines(
+            lambda: self._text, enabled=not quiet and not console.is_terminal
+        )
 
     def show(self, step: int, loss: float) -> None:
         """Moves the bar to a finished step."""
         self._progress.update(self._task, completed=step, loss=loss)
+        self._text = f"{self._label}: step {step:,} of {self._total:,}, loss {loss:.4f}"
 
     def __enter__(self) -> StepProgress:
         self._progress.start()
+        self._lines.__enter__()
         return self
 
     def __exit__(
@@ -53,3 +63,4 @@ class StepProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        self._lines.__exit__(kind, error, traceback)

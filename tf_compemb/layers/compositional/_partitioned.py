@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_compemb._keras import gather_rows, id_dtype, ops
+from tf_compemb.arguments import one_of
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.field_digits import FieldDigits
 from tf_compemb.native_kernels import may_read
@@ -23,11 +24,7 @@ def check_operation(operation: str, output_dim: int, count: int) -> None:
     Raises:
         ValueError: The message says which operations, or which widths, there are.
     """
-    if operation not in OPERATIONS:
-        raise ValueError(
-            f"`operation` must be one of {', '.join(map(repr, OPERATIONS))}. "
-            f"Received: operation={operation!r}"
-        )
+    one_of("operation", operation, OPERATIONS)
     if operation == "concat" and output_dim % count:
         raise ValueError(
             "`output_dim` must be a multiple of the number of partitions for operation='concat'. "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import integer, one_of, positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
@@ -60,18 +60,11 @@ class HashEmbedding(PartitionedEmbedding):
         if num_buckets is not None:
             rows = positive_integer("num_buckets", num_buckets)
         self.num_buckets = rows
-        partition: Partition
-        if hash_function == "remainder":
-            partition = Remainder(rows)
-        elif hash_function == "universal":
-            partition = UniversalHash(rows, seed)
-        else:
-            raise ValueError(
-                "`hash_function` must be 'remainder' or 'universal'. "
-                f"Received: hash_function={hash_function!r}"
-            )
-        self.hash_function = hash_function
-        self.seed = int(seed)
+        self.hash_function = one_of("hash_function", hash_function, ("remainder", "universal"))
+        self.seed = integer("seed", seed)
+        partition: Partition = Remainder(rows)
+        if hash_function == "universal":
+            partition = UniversalHash(rows, self.seed)
         super().__init__(
             input_dim, output_dim, partitions=[partition], table_names=["embeddings"], **kwargs
         )

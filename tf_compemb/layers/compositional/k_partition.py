@@ -6,6 +6,9 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from tf_compemb.arguments import one_of, positive_integer
 from tf_compemb.layers.budget import Settings, only
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
@@ -13,8 +16,8 @@ from tf_compemb.partitions import (
     Partition,
     balanced,
     check_complementary,
-    deserialize,
     mixed_radix,
+    partition_list,
     smallest_moduli,
 )
 
@@ -58,12 +61,15 @@ class CompositionalEmbedding(PartitionedEmbedding):
         family: str = "mixed_radix",
         **kwargs: Any,
     ) -> None:
-        if isinstance(partitions, int):
-            chosen = balanced(input_dim, partitions, family)
+        self.family = one_of("family", family, ("mixed_radix", "chinese_remainder"))
+        input_dim = positive_integer("input_dim", input_dim)
+        if isinstance(partitions, (int, np.integer)):
+            chosen = balanced(
+                input_dim, positive_integer("partitions", partitions, most=64), family
+            )
         else:
-            chosen = [deserialize(p) for p in partitions]
+            chosen = partition_list("partitions", partitions)
             check_complementary(chosen, input_dim)
-        self.family = family
         super().__init__(
             input_dim,
             output_dim,

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_compemb._keras import keras, ops
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.arguments import positive_integer, positive_integers, shown
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.compositional._chosen_functions import apply_chosen
 from tf_compemb.layers.compositional._partitioned import classes_of
@@ -20,12 +21,12 @@ from tf_compemb.partitions import (
     Quotient,
     Remainder,
     check_complementary,
-    deserialize,
+    partition_list,
 )
 from tf_compemb.storage.table import CodeSpec, Spec, TableSpec
 
 # Hidden units that a budget may choose.
-_HIDDEN_UNITS = [(64,), (32,), (16,), (8,), (4,), (2,), (1,)]
+_HIDDEN_UNITS: list[tuple[int, ...]] = [(64,), (32,), (16,), (8,), (4,), (2,), (1,)]
 
 
 @method("path")
@@ -47,7 +48,8 @@ class PathEmbedding(CompressedEmbedding):
         output_dim: Integer, length of a vector.
         collisions: Integer `c`: the base table has `ceil(n / c)` rows, by quotient; the remainder
             chooses one of `c` functions. Above `input_dim` it only leaves functions unused.
-        hidden_units: Integers, units of each hidden layer of a function; `()` is linear.
+        hidden_units: Integers, units of each hidden layer of a function; one number is one layer,
+            `()` is linear.
         activation: Name of the Keras activation after each hidden layer.
         partitions: None for the quotient and the remainder, or at least two partitions: the first
             for the base table, each other for a set of functions.
@@ -67,23 +69,23 @@ class PathEmbedding(CompressedEmbedding):
         input_dim: int,
         output_dim: int,
         collisions: int = 4,
-        hidden_units: Sequence[int] = (64,),
+        hidden_units: int | Sequence[int] = (64,),
         activation: str = "relu",
         partitions: Sequence[Partition | dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
         self.collisions = positive_integer("collisions", collisions)
-        self.hidden_units = tuple(positive_integer("hidden_units", h) for h in hidden_units)
-        self.activation = keras.activations.get(activation)
+        self.hidden_units = positive_integers("hidden_units", hidden_units)
+        self.activation = _activation(activation)
         if partitions is None:
             chosen: list[Partition] = [Quotient(self.collisions), Remainder(self.collisions)]
         else:
-            chosen = [deserialize(p) for p in partitions]
+            chosen = partition_list("partitions", partitions)
         if len(chosen) < 2:
             raise ValueError(
                 "`partitions` must hold a base partition and at least one that chooses functions. "
-                f"Received: {chosen}"
+                f"Received: partitions={chosen}"
             )
         check_complementary(chosen, self.input_dim)
         self.partitions = tuple(chosen)
@@ -152,7 +154,9 @@ class PathEmbedding(CompressedEmbedding):
         cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
     ) -> Iterable[Settings]:
         """As few functions as fit, of 64 hidden units, or of fewer where those are too large."""
-        widths = [options["hidden_units"]] if "hidden_units" in options else _HIDDEN_UNITS
+        widths = _HIDDEN_UNITS
+        if "hidden_units" in options:
+            widths = [positive_integers("hidden_units", options["hidden_units"])]
         for hidden_units in widths:
             sizes = (output_dim, *hidden_units, output_dim)
             function = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
@@ -174,6 +178,21 @@ class PathEmbedding(CompressedEmbedding):
 def _functions(most: int, hidden_units: Sequence[int], fewer: int) -> dict[str, Any]:
     """So many functions fewer than the most that save anything; each leaves more rows."""
     return {"collisions": most - fewer, "hidden_units": list(hidden_units)}
+
+
+def _activation(value: Any) -> Any:
+    """The Keras activation of a name, a function or None.
+
+    Raises:
+        ValueError: There is none; the message names the argument.
+    """
+    try:
+        return keras.activations.get(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`activation` must be the name of a Keras activation, such as 'relu'. "
+            f"Received: activation={shown(value)}"
+        ) from error
 
 
 def _near_identity(shape: tuple[int, ...], dtype: Any = None) -> Any:

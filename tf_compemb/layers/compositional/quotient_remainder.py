@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import one_of, positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.compositional._partitioned import PartitionedEmbedding
 from tf_compemb.layers.registry import method
@@ -57,7 +57,8 @@ class QREmbedding(PartitionedEmbedding):
         self.collisions = positive_integer("collisions", collisions)
         if modulus is None:
             self.modulus = self.collisions
-        elif modulus == "large":
+        elif isinstance(modulus, str):
+            one_of("modulus", modulus, ("large",))
             self.modulus = -(-positive_integer("input_dim", input_dim) // self.collisions)
         else:
             self.modulus = positive_integer("modulus", modulus)

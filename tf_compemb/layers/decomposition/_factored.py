@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import keras, ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import positive_integer
 from tf_compemb.layers.decomposition._folded import FoldedEmbedding
 from tf_compemb.storage.table import Spec, TableSpec
 

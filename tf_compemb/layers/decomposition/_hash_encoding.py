@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import id_dtype, ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import integer, one_of, positive_integer
 from tf_compemb.partitions.universal_hash import PRIME, universal_hash
 from tf_compemb.storage.table import StateSpec
 
@@ -34,15 +34,11 @@ class HashEncoding:
     def __init__(
         self, kind: str, num_hashes: int, num_buckets: int, seed: int, input_dim: int
     ) -> None:
-        self.kind = kind
+        self.kind = one_of("encoding", kind, _KINDS)
         self.num_hashes = positive_integer("num_hashes", num_hashes)
         self.num_buckets = positive_integer("num_buckets", num_buckets)
-        self.seed = int(seed)
+        self.seed = integer("seed", seed)
         self._input_dim = input_dim
-        if kind not in _KINDS:
-            raise ValueError(
-                f"`encoding` must be 'uniform' or 'gaussian'. Received: encoding={kind!r}"
-            )
         if kind == "gaussian" and num_hashes % 2:
             raise ValueError(
                 "`num_hashes` must be even for encoding='gaussian', which makes two numbers of two "

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tf_compemb._keras import id_dtype, ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import positive_integer, positive_integers
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.decomposition._folded import FoldedEmbedding
 from tf_compemb.layers.decomposition._tensor_train import (
@@ -58,7 +60,7 @@ class TensorTrainEmbedding(FoldedEmbedding):
             (self.input_dim, self.output_dim),
             (row_factors, column_factors),
             rank,
-            positive_integer("num_cores", num_cores),
+            positive_integer("num_cores", num_cores, most=64),
             positive_integer("semi_tensor", step),
         )
 
@@ -149,16 +151,18 @@ def _train_shape(
     num_cores: int,
     step: int,
 ) -> TrainShape:
-    given_rows, given_columns = factors
-    count = len(given_rows or given_columns or [0] * num_cores)
-    rows = tuple(given_rows or row_factors(dims[0], count))
-    columns = tuple(given_columns or column_factors(dims[1], count, step))
-    _check_factors(dims, rows, columns, step)
-    ranks = (
-        useful_ranks(positive_integer("rank", rank), rows, columns, step)
-        if isinstance(rank, int)
-        else tuple(positive_integer("rank", r) for r in rank)
+    given_rows, given_columns = (
+        value if value is None else positive_integers(name, value, least=1)
+        for name, value in zip(("row_factors", "column_factors"), factors, strict=True)
     )
+    lengths = [len(given) for given in (given_rows, given_columns) if given is not None]
+    count = lengths[0] if lengths else num_cores
+    rows = row_factors(dims[0], count) if given_rows is None else given_rows
+    columns = column_factors(dims[1], count, step) if given_columns is None else given_columns
+    _check_factors(dims, rows, columns, step)
+    ranks = positive_integers("rank", rank)
+    if isinstance(rank, (int, np.integer)):
+        ranks = useful_ranks(int(rank), rows, columns, step)
     if len(ranks) != count - 1 or any(r % step for r in ranks):
         multiples = f", all multiples of {step}" if step > 1 else ""
         raise ValueError(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import LEGACY, gather_rows, id_dtype, in_training, keras, ops
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.arguments import finite_number, positive_integer
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.decomposition._anchors import anchors_of, combinations_of
 from tf_compemb.layers.decomposition._factored import project
@@ -75,9 +76,9 @@ class ANTEmbedding(FoldedEmbedding):
                 "`nonzeros` must be at most `num_anchors`. Received: "
                 f"nonzeros={nonzeros}, num_anchors={num_anchors}"
             )
-        if not penalty >= 0:
+        self.penalty = finite_number("penalty", penalty)
+        if self.penalty < 0:
             raise ValueError(f"`penalty` must not be negative. Received: penalty={penalty}")
-        self.penalty = float(penalty)
 
     @classmethod
     def budget_grid(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import in_training, ops
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.arguments import flag, one_of, positive_integers
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.decomposition._folded import FoldedEmbedding
 from tf_compemb.layers.decomposition._hash_encoding import HashEncoding
@@ -66,7 +67,7 @@ class DeepHashEmbedding(FoldedEmbedding):
         input_dim: int,
         output_dim: int,
         num_hashes: int = 1024,
-        hidden_units: Sequence[int] = (64, 64, 64, 64, 64),
+        hidden_units: int | Sequence[int] = (64, 64, 64, 64, 64),
         encoding: str = "uniform",
         activation: str = "mish",
         batch_normalization: bool = True,
@@ -76,13 +77,9 @@ class DeepHashEmbedding(FoldedEmbedding):
     ) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
         self._encoding = HashEncoding(encoding, num_hashes, num_buckets, seed, self.input_dim)
-        self.hidden_units = tuple(positive_integer("hidden_units", h) for h in hidden_units)
-        if activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"`activation` must be 'mish' or 'relu'. Received: activation={activation!r}"
-            )
-        self.activation = activation
-        self.batch_normalization = bool(batch_normalization)
+        self.hidden_units = positive_integers("hidden_units", hidden_units)
+        self.activation = one_of("activation", activation, list(_ACTIVATIONS))
+        self.batch_normalization = flag("batch_normalization", batch_normalization)
         # By name; drawn when the first weight is made.
         self._initial: Any = InitialNetwork(
             self._encoding.of_array,
@@ -207,7 +204,7 @@ class DeepHashEmbedding(FoldedEmbedding):
         cls, input_dim: int, output_dim: int, options: Mapping[str, Any]
     ) -> Iterable[Settings]:
         """Any width of the hidden layers, with as many hashes as leave room for some."""
-        depth = len(options.get("hidden_units", (0,) * 5))
+        depth = len(positive_integers("hidden_units", options.get("hidden_units", (1,) * 5)))
 
         def arguments(hashes: int, number: int) -> dict[str, Any]:
             narrowest = min(32, hashes // 16)

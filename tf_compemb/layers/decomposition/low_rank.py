@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_compemb.arguments import positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.decomposition._factored import FactoredEmbedding, low_rank_factors
 from tf_compemb.layers.registry import method
@@ -38,7 +39,7 @@ class LowRankEmbedding(FactoredEmbedding):
     """
 
     def __init__(self, input_dim: int, output_dim: int, rank: int = 4, **kwargs: Any) -> None:
-        super().__init__(input_dim, output_dim, inner_dim=rank, **kwargs)
+        super().__init__(input_dim, output_dim, inner_dim=positive_integer("rank", rank), **kwargs)
         if self.rank > self.output_dim:
             raise ValueError(
                 "`rank` must be at most `output_dim`; a wider product is an MLETEmbedding. "

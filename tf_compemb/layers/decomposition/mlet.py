@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import ops
+from tf_compemb.arguments import positive_integer
 from tf_compemb.layers.decomposition._factored import FactoredEmbedding
 from tf_compemb.layers.registry import method
 
@@ -44,7 +45,9 @@ class MLETEmbedding(FactoredEmbedding):
         super().__init__(
             input_dim,
             output_dim,
-            inner_dim=4 * output_dim if inner_dim is None else inner_dim,
+            inner_dim=(
+                4 * positive_integer("output_dim", output_dim) if inner_dim is None else inner_dim
+            ),
             **kwargs,
         )
         if self.inner_dim < self.output_dim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import positive_integer
 from tf_compemb.layers.decomposition._train_layer import TensorTrainEmbedding
 from tf_compemb.layers.registry import method
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import ops
+from tf_compemb.arguments import natural_number, positive_integer
 from tf_compemb.layers.decomposition._tensor_train import train_of_table
 from tf_compemb.layers.decomposition._train_layer import TensorTrainEmbedding
 from tf_compemb.layers.hashing._frequent_ids import FrequentIdsEmbedding
@@ -73,7 +74,10 @@ class TTEmbedding(TensorTrainEmbedding, FrequentIdsEmbedding):
             row_factors=row_factors,
             column_factors=column_factors,
             # One number for all fields of a collection is more than the ids of some.
-            num_frequent=min(num_frequent, input_dim),
+            num_frequent=min(
+                natural_number("num_frequent", num_frequent),
+                positive_integer("input_dim", input_dim),
+            ),
             frequencies=frequencies,
             **kwargs,
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import id_dtype, ops
+from tf_compemb.arguments import natural_number
 from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.storage.table import Spec, StateSpec
 
@@ -38,12 +39,12 @@ class FrequentIdsEmbedding(CompressedEmbedding):
         **kwargs: Any,
     ) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
-        if not 0 <= num_frequent <= self.input_dim:
+        self.num_frequent = natural_number("num_frequent", num_frequent)
+        if self.num_frequent > self.input_dim:
             raise ValueError(
                 f"`num_frequent` must be from 0 to input_dim={self.input_dim}. "
                 f"Received: num_frequent={num_frequent}"
             )
-        self.num_frequent = int(num_frequent)
         if frequencies is None:
             self._most_frequent = np.arange(self.num_frequent)
         else:

@@ -8,7 +8,8 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.arguments import flag, one_of, positive_integer
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.registry import method
 from tf_compemb.storage.table import Spec, TableSpec
@@ -60,12 +61,8 @@ class BinaryCodeHashEmbedding(CompressedEmbedding):
         if block_bits is None:
             block_bits = -(-self.code_bits // 2)
         self.block_bits = min(positive_integer("block_bits", block_bits), self.code_bits)
-        if layout not in LAYOUTS:
-            raise ValueError(
-                f"`layout` must be 'succession' or 'skip'. Received: layout={layout!r}"
-            )
-        self.layout = layout
-        self.shared = bool(shared)
+        self.layout = one_of("layout", layout, LAYOUTS)
+        self.shared = flag("shared", shared)
 
     @property
     def num_blocks(self) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import BACKEND, LEGACY, gather_rows, id_dtype, in_training, ops
+from tf_compemb.arguments import finite_number, natural_number, positive_integer
 from tf_compemb.footprint import Footprint
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.hashing._frequent_ids import FrequentIdsEmbedding
 from tf_compemb.layers.registry import method
@@ -86,12 +87,12 @@ class CAFEEmbedding(CompressedEmbedding):
             num_hot = int(rows * (1 - hash_share) * row_bytes / (row_bytes + _SKETCH_BYTES))
         if num_buckets is None:
             num_buckets = max(1, int(rows * hash_share))
-        if not 0 <= num_hot < self.input_dim:
+        self.num_hot = natural_number("num_hot", num_hot)
+        if self.num_hot >= self.input_dim:
             raise ValueError(
                 f"`num_hot` must be from 0 to below input_dim={self.input_dim}. "
                 f"Received: num_hot={num_hot}"
             )
-        self.num_hot = int(num_hot)
         self.num_buckets = positive_integer("num_buckets", num_buckets)
 
     @property
@@ -274,11 +275,12 @@ def _halves(number: int) -> dict[str, int]:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:
-    if not low < value <= high:
+    number = finite_number(name, value)
+    if not low < number <= high:
         raise ValueError(
             f"`{name}` must be above {low} and at most {high:g}. Received: {name}={value!r}"
         )
-    return float(value)
+    return number
 
 
 def _tensorflow_variable(variable: Any) -> Any:

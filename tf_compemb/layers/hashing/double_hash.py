@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import integer, one_of, positive_integer
 from tf_compemb.layers.budget import Settings, only
 from tf_compemb.layers.hashing._frequent_ids import FrequentIdsEmbedding
 from tf_compemb.layers.registry import method
@@ -70,8 +70,7 @@ class FrequencyDoubleHashEmbedding(FrequentIdsEmbedding):
     ) -> None:
         self.collisions = positive_integer("collisions", collisions)
         rows = -(-positive_integer("input_dim", input_dim) // self.collisions)
-        if tail not in TAILS:
-            raise ValueError(f"`tail` must be 'double_hash' or 'qr'. Received: tail={tail!r}")
+        self.tail = one_of("tail", tail, TAILS)
         by_default = _split(input_dim, rows, tail)
         if num_frequent is None:
             num_frequent = by_default["num_frequent"]
@@ -79,8 +78,7 @@ class FrequencyDoubleHashEmbedding(FrequentIdsEmbedding):
             num_buckets = by_default["num_buckets"]
         super().__init__(input_dim, output_dim, num_frequent, frequencies, **kwargs)
         self.num_buckets = positive_integer("num_buckets", num_buckets)
-        self.tail = tail
-        self.seed = int(seed)
+        self.seed = integer("seed", seed)
         self.tail_partitions: tuple[Partition, Partition] = (
             (Remainder(self.num_buckets), Quotient(self.num_buckets))
             if tail == "qr"

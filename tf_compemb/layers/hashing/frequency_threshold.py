@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import positive_integer
 from tf_compemb.layers.budget import Settings, only
 from tf_compemb.layers.hashing._frequent_ids import FrequentIdsEmbedding
 from tf_compemb.layers.registry import method

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tf_compemb._keras import keras, ops
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.arguments import integer, positive_integer
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.registry import method
 from tf_compemb.partitions import UniversalHash
@@ -66,7 +67,7 @@ class HashEmbeddings(CompressedEmbedding):
             num_importances = self.input_dim
         self.num_buckets = positive_integer("num_buckets", num_buckets)
         self.num_importances = positive_integer("num_importances", num_importances)
-        self.seed = int(seed)
+        self.seed = integer("seed", seed)
         self.hashes = tuple(
             UniversalHash(self.num_buckets, nth_seed(self.seed, j)) for j in range(self.num_hashes)
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import id_dtype, ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import integer, natural_number, positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.hashing import _minhash
 from tf_compemb.layers.hashing._field_hash import field_hash
@@ -97,12 +97,8 @@ class LMAEmbedding(PooledEmbedding):
                 "`num_minhashes` must be even and at least `key_length`. Received: "
                 f"num_minhashes={num_minhashes}, key_length={key_length}"
             )
-        if num_signatures < 0:
-            raise ValueError(
-                f"`num_signatures` must be 0 or more. Received: num_signatures={num_signatures}"
-            )
-        self.num_signatures = int(num_signatures)
-        self.seed = int(seed)
+        self.num_signatures = natural_number("num_signatures", num_signatures)
+        self.seed = integer("seed", seed)
         self._sample = np.zeros((0, 1), "int32")
         if sampled_ids is not None:
             self._sample = _minhash.checked_sample(sampled_ids, self.input_dim)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb.layers.base import CompressedEmbedding, positive_integer
+from tf_compemb.arguments import flag, positive_integer
+from tf_compemb.layers.base import CompressedEmbedding
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.registry import method
 from tf_compemb.storage.table import Spec, TableSpec
@@ -55,7 +56,7 @@ class MEmComEmbedding(CompressedEmbedding):
         if num_buckets is None:
             num_buckets = -(-self.input_dim // self.collisions)
         self.num_buckets = positive_integer("num_buckets", num_buckets)
-        self.bias = bool(bias)
+        self.bias = flag("bias", bias)
 
     @classmethod
     def budget_grid(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import flag, integer, positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.hashing._field_hash import field_hash
 from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants, memory_sizes
@@ -70,9 +70,9 @@ class ROBEEmbedding(PooledEmbedding):
         if memory_size is None:
             memory_size = self.output_dim * -(-self.input_dim // self.collisions)
         self.memory_size = positive_integer("memory_size", memory_size)
-        self.circular = bool(circular)
-        self.signs = bool(signs)
-        self.seed = int(seed)
+        self.circular = flag("circular", circular)
+        self.signs = flag("signs", signs)
+        self.seed = integer("seed", seed)
         if not self.circular and self.memory_size < self.block_size:
             raise ValueError(
                 "`memory_size` must be at least `block_size` unless `circular`. Received: "

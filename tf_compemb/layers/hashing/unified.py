@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_compemb._keras import ops
-from tf_compemb.layers.base import positive_integer
+from tf_compemb.arguments import integer, positive_integer
 from tf_compemb.layers.budget import Settings
 from tf_compemb.layers.pooled import Memory, PooledEmbedding, constants
 from tf_compemb.layers.registry import method
@@ -70,7 +70,7 @@ class UnifiedEmbedding(PooledEmbedding):
         if num_buckets is None:
             num_buckets = self.num_chunks * -(-self.input_dim // self.collisions)
         self.num_buckets = positive_integer("num_buckets", num_buckets)
-        self.seed = int(seed)
+        self.seed = integer("seed", seed)
 
     @classmethod
     def budget_grid(
