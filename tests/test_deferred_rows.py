@@ -5,7 +5,11 @@ The expected numbers are those of the same model trained by the stock dense opti
 
 import copy
 import pickle
+import subprocess
+import sys
+import textwrap
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -529,3 +533,60 @@ def test_a_copied_layer_looks_up_and_trains(way):
     optimizer.apply_gradients(zip(gradients, copied.trainable_weights, strict=True))
     np.testing.assert_array_equal(layer(ids).numpy(), expected)
     assert np.abs(copied(ids).numpy() - expected).max() > 0.01
+
+
+def test_replicas_read_save_and_write_current_rows(tmp_path):
+    # In its own process: TensorFlow takes one strategy object and one device list a process.
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path[:0] = [{str(Path(__file__).parent.parent)!r}, {str(Path(__file__).parent)!r}]
+        import numpy as np, tensorflow as tf
+        cpus = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+        from test_deferred_rows import *
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        ids, labels = data()
+        one = make_exact()
+        twin = stock_twin(one, 0.01, False)
+        with strategy.scope():
+            model = make_exact()
+            model.compile(optimizers.Adam(0.01), keras.losses.MeanSquaredError())
+        table = lambda: raw(table_variable(model))
+        for m in (model, twin):
+            train_by_batches(m, ids, labels)
+        assert not table_of(table_variable(model))._deferred[0].stays_current
+        assert_lags(model, twin)
+        ways = {{
+            "get_weights": lambda: of_weights(model.get_weights()),
+            "numpy": lambda: table().numpy(),
+            "gather": lambda: tf.gather(table(), np.arange(ROWS)),
+            "tensor": lambda: tf.convert_to_tensor(table()) * 1.0,
+            "copy": lambda: strategy.experimental_local_results(table())[1].numpy(),
+        }}
+        for name, way in ways.items():
+            for m in (model, twin):
+                train_by_batches(m, *data(1, len(name)))
+            assert_current(way(), twin)
+            print(name, "is current")
+        for m in (model, twin):
+            train_by_batches(m, *data(1, 9))
+        path = tf.train.Checkpoint(model=model).save({str(tmp_path / "saved")!r})
+        tf.train.Checkpoint(model=one).restore(path).expect_partial()
+        assert_current(of_weights(one.get_weights()), twin)
+        values = np.ones((ROWS, WIDTH), "float32")
+        for m in (model, twin):
+            m.set_weights([values if w.shape == values.shape else w for w in m.get_weights()])
+            train_by_batches(m, *data(2, 5))
+        assert_current(of_weights(model.get_weights()), twin)
+        print("written")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    ways = ("get_weights", "numpy", "gather", "tensor", "copy")
+    expected = [*(f"{way} is current" for way in ways), "written"]
+    assert done.stdout.splitlines() == expected, done.stderr[-3000:]

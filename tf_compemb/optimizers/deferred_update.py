@@ -185,7 +185,8 @@ class DeferredUpdate:
         """A sparse gradient with zeros appended for the rows whose turn it is to be visited."""
         with rows_as_stored():
             rows = self._turns.at(tf.cast(self._clock(), gradient.indices.dtype))
-        zeros = tf.zeros((self._turns.rows_a_step, gradient.values.shape[1]), gradient.values.dtype)
+        width = self._table.variable.shape[1]
+        zeros = tf.zeros((self._turns.rows_a_step, width), gradient.values.dtype)
         return tf.IndexedSlices(
             tf.concat([gradient.values, zeros], 0),
             tf.concat([gradient.indices, rows], 0),

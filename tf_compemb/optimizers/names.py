@@ -92,6 +92,8 @@ def _warmed_up(rate: float, steps: int) -> Any:
 def slots_per_parameter(name: str, width: int) -> float:
     """Float32 numbers of optimiser state for each parameter of a table, once in memory.
 
+    Exact Adam and AMSGrad keep one row more, and a history of steps: see `README.md`.
+
     Args:
         name: One of `NAMES`.
         width: Numbers in a row of the table.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,11 +52,21 @@ def give_current_rows(
         variable.__class__ = _current_class(type(variable))
 
 
-@functools.cache
-def _current_class(cls: Any) -> type:
-    # That a variable has this one decides how TensorFlow converts it.
-    own = {"__tf_tensor__": _converted} if hasattr(cls, "__tf_tensor__") else {}
-    return type(f"Current{cls.__name__}", (_CurrentRows, cls), own)
+_current_classes: dict[type, type] = {}
+
+
+def _current_class(cls: type) -> type:
+    if cls not in _current_classes:
+        # TensorFlow asks which of these a class has: it must not have more than its own.
+        own = {name: method for name, method in _WRAPPED.items() if _defines(cls, name)}
+        _current_classes[cls] = type(f"Current{cls.__name__}", (_CurrentRows, cls), own)
+    return _current_classes[cls]
+
+
+def _defines(cls: type, name: str) -> bool:
+    """Whether a class of variables has a method that is more than its base's default."""
+    found = next((base for base in cls.__mro__ if name in vars(base)), object)
+    return found not in (object, tf.__internal__.tracking.Trackable)
 
 
 class _CurrentRows:
@@ -185,6 +194,8 @@ _COPYING = (
     *("_serialize_to_tensors", "_restore_from_tensors", "_gather_saveables_for_checkpoint"),
     "_copy_trackable_to_cpu",
 )
-for _names, _kind in ((_WRITING, _writing), (_COPYING, _copying)):
-    for _name in _names:
-        setattr(_CurrentRows, _name, _kind(_name))
+_WRAPPED = {
+    "__tf_tensor__": _converted,
+    **{name: _writing(name) for name in _WRITING},
+    **{name: _copying(name) for name in _COPYING},
+}

@@ -144,6 +144,8 @@ class Table:
         if deferred_update.stays_current is None:
             deferred_update.stays_current = self._is_read_without(deferred_update)
         give_current_rows(self.raw_variable, self.materialize, self.correction)
+        for replica in getattr(self.raw_variable, "values", ()):
+            give_current_rows(replica, self.materialize)
 
     def detach(self, deferred_update: Any) -> None:
         """Brings every row up to date and no longer lets an optimiser defer updates."""
