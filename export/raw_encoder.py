@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS
 from tf_compemb.data.line_grammar import INTEGER
-from tf_compemb.export.refusals import check_none
+from tf_compemb.export.refusals import check_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +92,7 @@ def _dense(integers: tf.Tensor) -> tf.Tensor:
     # As `tf_compemb.data.transform_dense`: in float64, so that the rounded result is the same.
     valid = tf.strings.regex_full_match(integers, f"(?:{INTEGER})?")
     rule = "integers must be 64-bit integers as text, or empty"
-    with tf.control_dependencies([check_none(~valid, integers, rule)]):
+    with tf.control_dependencies([check_all(valid, integers, rule)]):
         given = tf.where(tf.equal(integers, ""), "0", integers)
     numbers = tf.strings.to_number(given, tf.int64)
     return tf.cast(tf.math.log1p(tf.cast(tf.maximum(numbers, 0), tf.float64)), tf.float32)
