@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_compemb._keras import register
+from tf_compemb._keras import keras
 
 
-@register
+@keras.saving.register_keras_serializable(package="tf_compemb")
 def relu(x: tf.Tensor) -> tf.Tensor:
     """Rectifier: `tf.nn.relu`, with NaN of NaN.
 

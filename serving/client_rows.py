@@ -65,7 +65,7 @@ def parse_line(text: bytes) -> RawRow:
             f"{_FEATURES + 1} with a label"
         )
     features = fields[-_FEATURES:]
-    reason = check_features(features)
+    reason = check_features(text, features)
     if reason is not None:
         raise ValueError(reason)
     return RawRow(tuple(features[: len(DENSE_FIELDS)]), tuple(features[len(DENSE_FIELDS) :]))

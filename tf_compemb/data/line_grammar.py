@@ -54,12 +54,13 @@ def check_line(text: bytes) -> str | None:
     fields = text.split(b"\t")
     if len(fields) != len(COLUMNS):
         return _wrong_field_count(len(fields))
-    return _wrong_text(COLUMNS, fields) or _wrong_label(fields[0]) or _wrong_integer(fields[1:])
+    reason = _wrong_text(text, COLUMNS, fields)
+    return reason or _wrong_label(fields[0]) or _wrong_integer(fields[1:])
 
 
-def check_features(fields: Sequence[bytes]) -> str | None:
-    """Returns what is wrong with the 39 features of a line, or None."""
-    return _wrong_text(_FEATURES, fields) or _wrong_integer(fields)
+def check_features(text: bytes, fields: Sequence[bytes]) -> str | None:
+    """Returns what is wrong with the 39 features at the end of a line, or None."""
+    return _wrong_text(text, _FEATURES, fields) or _wrong_integer(fields)
 
 
 def _wrong_field_count(count: int) -> str:
@@ -69,15 +70,23 @@ def _wrong_field_count(count: int) -> str:
     return reason
 
 
-def _wrong_text(names: Sequence[str], fields: Sequence[bytes]) -> str | None:
-    if any(b"\r" in value for value in fields):
+def _wrong_text(text: bytes, names: Sequence[str], fields: Sequence[bytes]) -> str | None:
+    if b"\r" in text:
         return "a carriage return stands within the line"
+    if _is_text(text):
+        return None
     for name, value in zip(names, fields, strict=True):
-        try:
-            value.decode("utf-8")
-        except UnicodeDecodeError:
+        if not _is_text(value):
             return f"field {name} is not valid UTF-8: {shorten(value)}"
     return None
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _wrong_label(value: bytes) -> str | None:
