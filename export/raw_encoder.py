@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS
+from tf_compemb.data.line_grammar import INTEGER
+from tf_compemb.export.refusals import check_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _LINES_AT_ONCE = 1 << 18
-# TensorFlow refuses a vocabulary with an empty line. No value of a tab-separated file is a tab.
+# TensorFlow refuses a vocabulary with an empty line. No value of a tab-separated file has a tab, so
+# the first stands for the missing category, and the second, for a tab that is sent, for none.
 _EMPTY_LINE = "\t"
+_NO_LINE = "\t\t"
 
 
 class RawEncoder(tf.Module):
@@ -23,7 +27,7 @@ class RawEncoder(tf.Module):
 
     Integers are text, as in Criteo's files, because a missing one is then the empty string: every
     integer is a possible value, JSON has no NaN, and TF-Serving takes no null. The same spelling is
-    accepted as in the files; anything else is an error of the request.
+    accepted as in the files; anything else is an error of the request, with its row and column.
 
     Categories are looked up in a vocabulary (an unknown one has id 0), or hashed by FarmHash64
     modulo the field's number of ids. A missing category is the empty string. Any bytes may be sent.
@@ -54,7 +58,8 @@ class RawEncoder(tf.Module):
 
     def _ids(self, categories: tf.Tensor) -> tf.Tensor:
         if self.tables:
-            lines = tf.where(tf.equal(categories, ""), _EMPTY_LINE, categories)
+            lines = tf.where(tf.equal(categories, _EMPTY_LINE), _NO_LINE, categories)
+            lines = tf.where(tf.equal(categories, ""), _EMPTY_LINE, lines)
             pairs = zip(self.tables, tf.unstack(lines, axis=1), strict=True)
             return tf.stack([table.lookup(column) + 1 for table, column in pairs], axis=1)
         if len(set(self._cardinalities)) == 1:
@@ -85,7 +90,10 @@ def encoder_module(numbering: Any, folder: Path) -> RawEncoder:
 
 def _dense(integers: tf.Tensor) -> tf.Tensor:
     # As `tf_compemb.data.transform_dense`: in float64, so that the rounded result is the same.
-    given = tf.where(tf.equal(integers, ""), "0", integers)
+    valid = tf.strings.regex_full_match(integers, f"(?:{INTEGER})?")
+    rule = "integers must be 64-bit integers as text, or empty"
+    with tf.control_dependencies([check_all(valid, integers, rule)]):
+        given = tf.where(tf.equal(integers, ""), "0", integers)
     numbers = tf.strings.to_number(given, tf.int64)
     return tf.cast(tf.math.log1p(tf.cast(tf.maximum(numbers, 0), tf.float64)), tf.float32)
 

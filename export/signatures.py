@@ -8,9 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_compemb._keras import traced_for_lite
 from tf_compemb.collection import EmbeddingCollection
 from tf_compemb.export.errors import ExportError
 from tf_compemb.export.raw_encoder import RawEncoder
+from tf_compemb.export.refusals import check_all
 from tf_compemb.export.serving_module import SignatureSource
 
 DEFAULT = "serving_default"
@@ -30,6 +32,8 @@ def click_signatures(model: Any, encoder: RawEncoder | None) -> dict[str, Signat
     Each field's vectors have a signature of their own, `embeddings_NAME`. A field's number beside
     the ids could not be: TF-Serving's row format and its batching want the size of the batch in
     every input, and requests of one signature share a batch.
+
+    A `dense` that is not finite is an error of the request: JSON could not even tell the NaN.
     """
     fields = len(model.embeddings.cardinalities)
 
@@ -37,9 +41,18 @@ def click_signatures(model: Any, encoder: RawEncoder | None) -> dict[str, Signat
         logit = tf.cast(model(dict(features), training=False), tf.float32)
         return {"click_probability": tf.sigmoid(logit), "logit": logit}
 
+    def predict_checked(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        outputs = predict(features)
+        if traced_for_lite():  # There a graph cannot refuse; such a row's outputs are NaN.
+            return outputs
+        # Outputs depend on the check, not inputs, so that TensorFlow joins the network's operations
+        # as it does without.
+        with tf.control_dependencies([_check_finite(features["dense"], model.compute_dtype)]):
+            return {name: tf.identity(value) for name, value in outputs.items()}
+
     sources = {
         DEFAULT: SignatureSource(
-            predict,
+            predict_checked,
             {
                 "dense": tf.TensorSpec([None, model.dense_features], tf.float32),
                 "categorical": tf.TensorSpec([None, fields], tf.int64),
@@ -58,6 +71,12 @@ def click_signatures(model: Any, encoder: RawEncoder | None) -> dict[str, Signat
         for name in model.embeddings.field_names:
             sources[f"embeddings_{name}"] = _vectors_of(model.embeddings, name)
     return sources
+
+
+def _check_finite(dense: tf.Tensor, compute_type: str) -> tf.Tensor:
+    computed = tf.cast(dense, compute_type)
+    valid = tf.abs(computed) <= computed.dtype.max
+    return check_all(valid, dense, f"dense must be finite numbers of {compute_type}")
 
 
 def _vectors_of(collection: EmbeddingCollection, name: str) -> SignatureSource:

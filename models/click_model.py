@@ -33,7 +33,8 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
     Inputs: `{"dense": float (B, dense_features), "categorical": integer (B, fields)}`, B rows.
     Output: logits, float32 of shape (B, 1); the probability of a click is their sigmoid. Logits
     are what cross entropy is computed from, because a float32 probability near 0 or 1 has lost
-    the digits that its logarithm needs.
+    the digits that its logarithm needs. A row with a dense feature that is NaN or infinite, also
+    one that the type of the computations cannot hold, has the logit NaN.
 
     A subclass says how the logit comes about (`call`) and how many parameters the network beside
     the tables has (`network_parameters`).
@@ -151,6 +152,14 @@ class ClickModel(tfrs.Model):  # type: ignore[misc]
         vectors = self.embeddings(features["categorical"])
         dense = tf.ensure_shape(features["dense"], [None, self.dense_features])
         return tf.cast(dense, self.compute_dtype), tf.cast(vectors, self.compute_dtype)
+
+    def to_logit(self, hidden: tf.Tensor, dense: tf.Tensor) -> tf.Tensor:
+        """Logits (B, 1) of the last hidden layer, or NaN where `dense` of `embed` is not finite.
+
+        Not left to the network, in which ReLU makes a number of minus infinity.
+        """
+        finite = tf.reduce_all(tf.abs(dense) <= dense.dtype.max, axis=1, keepdims=True)
+        return tf.where(finite, self.logit(hidden), float("nan"))
 
 
 def _unpacked(inputs: Any) -> tuple[Any, Any, Any]:

@@ -11,6 +11,7 @@ import tensorflow_recommenders as tfrs
 from tf_compemb._keras import register
 from tf_compemb.arguments import natural_number, one_of, positive_integer, positive_integers
 from tf_compemb.models.click_model import ClickModel, dense_parameters
+from tf_compemb.models.relu import relu
 from tf_compemb.models.vector_cross import VectorCross
 
 
@@ -69,7 +70,9 @@ class DCN(ClickModel):
             _cross_layer(cross, projection_dim, f"cross_{i}")
             for i in range(natural_number("cross_layers", cross_layers))
         ]
-        self.deep = tfrs.layers.blocks.MLP([*self.deep_units], final_activation="relu", name="deep")
+        self.deep = tfrs.layers.blocks.MLP(
+            [*self.deep_units], activation=relu, final_activation=relu, name="deep"
+        )
 
     @staticmethod
     def network_parameters(
@@ -114,7 +117,7 @@ class DCN(ClickModel):
         x = x0
         for layer in self.crosses:
             x = layer(x0, x)
-        return self.logit(tf.concat([x, self.deep(x0)], axis=1))
+        return self.to_logit(tf.concat([x, self.deep(x0)], axis=1), dense)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, ready for JSON."""

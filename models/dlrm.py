@@ -12,6 +12,7 @@ from tf_compemb._keras import register
 from tf_compemb.arguments import positive_integers
 from tf_compemb.models.click_model import ClickModel, dense_parameters
 from tf_compemb.models.dot_interaction import DotInteraction
+from tf_compemb.models.relu import relu
 
 
 @register
@@ -54,10 +55,15 @@ class DLRM(ClickModel):
         super().__init__(embeddings, dense_features=dense_features, **kwargs)
         self.bottom_units, self.top_units = _checked_units(bottom_units, top_units)
         self.bottom = tfrs.layers.blocks.MLP(
-            [*self.bottom_units, embeddings.output_dim], final_activation="relu", name="bottom"
+            [*self.bottom_units, embeddings.output_dim],
+            activation=relu,
+            final_activation=relu,
+            name="bottom",
         )
         self.interaction = DotInteraction(name="interaction")
-        self.top = tfrs.layers.blocks.MLP([*self.top_units], final_activation="relu", name="top")
+        self.top = tfrs.layers.blocks.MLP(
+            [*self.top_units], activation=relu, final_activation=relu, name="top"
+        )
 
     @staticmethod
     def network_parameters(
@@ -90,7 +96,7 @@ class DLRM(ClickModel):
         dense, vectors = self.embed(features)
         bottom = self.bottom(dense)
         products = self.interaction(tf.concat([bottom[:, tf.newaxis], vectors], axis=1))
-        return self.logit(self.top(tf.concat([bottom, products], axis=1)))
+        return self.to_logit(self.top(tf.concat([bottom, products], axis=1)), dense)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, ready for JSON."""

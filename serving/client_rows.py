@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS, DENSE_FIELDS
-from tf_compemb.data.errors import DataError, shorten
+from tf_compemb.data.errors import DataError
+from tf_compemb.data.line_grammar import BYTE_ORDER_MARK, check_features, split_lines
 from tf_compemb.data.raw_reader import RawFile, find_raw_files
 
 STDIN = "-"
@@ -33,7 +34,7 @@ def read_rows(path: str) -> Iterator[RawRow]:
         DataError: The file cannot be read, or a line is wrong; the message names file and line.
     """
     if path == STDIN:
-        rows = _parse_lines("standard input", 1, sys.stdin.buffer)
+        rows = _parse_lines("standard input", 1, _lines_of_stdin())
         first = next(rows, None)
         if first is None:
             raise DataError("standard input: it is empty; give Criteo rows.")
@@ -42,7 +43,7 @@ def read_rows(path: str) -> Iterator[RawRow]:
         return
     for file in find_raw_files(path):
         for block in RawFile(Path(file), path).blocks():
-            yield from _parse_lines(str(file), block.first_line, block.text.splitlines(True))
+            yield from _parse_lines(str(file), block.first_line, split_lines(block.text))
 
 
 def batches(rows: Iterator[RawRow], size: int) -> Iterator[list[RawRow]]:
@@ -53,6 +54,8 @@ def batches(rows: Iterator[RawRow], size: int) -> Iterator[list[RawRow]]:
 
 def parse_line(text: bytes) -> RawRow:
     r"""One line without its end: 39 features, or a label before them, which is not looked at.
+
+    The features are what `tf_compemb.data` takes of a file, and nothing else.
 
     Raises:
         ValueError: The line is no Criteo row; the message says why, not where.
@@ -67,14 +70,10 @@ def parse_line(text: bytes) -> RawRow:
             f"{_FEATURES + 1} with a label"
         )
     features = fields[-_FEATURES:]
-    integers = tuple(field.strip(b" ") for field in features[: len(DENSE_FIELDS)])
-    for name, value in zip(DENSE_FIELDS, integers, strict=True):
-        if value and not _is_integer(value):
-            raise ValueError(
-                f"field {name} must be a 64-bit integer or empty, but is "
-                f"{shorten(value.decode('utf-8', 'replace'))}"
-            )
-    return RawRow(integers, tuple(features[len(DENSE_FIELDS) :]))
+    reason = check_features(text, features)
+    if reason is not None:
+        raise ValueError(reason)
+    return RawRow(tuple(features[: len(DENSE_FIELDS)]), tuple(features[len(DENSE_FIELDS) :]))
 
 
 def raw_inputs(rows: Sequence[RawRow]) -> dict[str, np.ndarray]:
@@ -88,13 +87,14 @@ def raw_inputs(rows: Sequence[RawRow]) -> dict[str, np.ndarray]:
     }
 
 
+def _lines_of_stdin() -> Iterator[bytes]:
+    for number, line in enumerate(sys.stdin.buffer):
+        yield from split_lines(line if number else line.removeprefix(BYTE_ORDER_MARK))
+
+
 def _parse_lines(name: str, first: int, lines: Iterable[bytes]) -> Iterator[RawRow]:
     for number, line in enumerate(lines, start=first):
         try:
-            yield parse_line(line.removesuffix(b"\n").removesuffix(b"\r"))
+            yield parse_line(line)
         except ValueError as error:
             raise DataError(f"{name}:{number}: {error}; correct or remove the line.") from error
-
-
-def _is_integer(value: bytes) -> bool:
-    return value.removeprefix(b"-").isdigit() and -(2**63) <= int(value) < 2**63

@@ -76,11 +76,14 @@ def test_the_same_bytes_as_the_local_preparation(tmp_path, monkeypatch, by_beam,
 
 
 def test_bad_lines_stand_where_they_stood(tmp_path, by_beam):
-    lines = [*LINES[:100], "bad", *LINES[100:150], make_line("7"), *LINES[150:]]
+    bad = ["bad", make_line("7"), make_line("1", ["9" * 5000]), "\ufeff" + LINES[7]]
+    lines = [*LINES[:100], bad[0], *LINES[100:150], *bad[1:], *LINES[150:]]
+    lines[0] = 2 * "\ufeff" + lines[0]
     raw = write_lines(tmp_path / "raw.txt", lines)
     sizes = {"block_bytes": 2_000, "range_bytes": 9_000}
-    prepare(raw, tmp_path / "local", bad_lines="skip")
-    by_beam(raw, tmp_path / "beam", bad_lines="skip", **sizes)
+    options = {"bad_lines": "skip", "max_bad_share": 0.1}
+    assert prepare(raw, tmp_path / "local", **options).manifest["bad_lines"] == 5
+    by_beam(raw, tmp_path / "beam", **options, **sizes)
     assert contents(tmp_path / "beam") == contents(tmp_path / "local")
     for options in ({}, {"bad_lines": "skip", "max_bad_share": 0.001}):
         with pytest.raises(DataError) as local:

@@ -81,10 +81,26 @@ def test_any_integer_is_encoded_as_in_the_pipeline(number):
     assert found.tobytes() == transform_dense(np.array([[number]])).tobytes()
 
 
-@pytest.mark.parametrize("text", ["1.5", "x", "0x10", "9223372036854775808", "1 2", "nan", " "])
-def test_what_is_no_integer_is_an_error(text):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="could not correctly convert"):
-        RawEncoder([5])(tf.constant([[text]]), tf.constant([["x"]]))
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1.5", "`1.5`"),
+        ("9223372036854775808", "`9223372036854775808`"),
+        (" ", "` `"),
+        ("+5", "`+5`"),
+        ("5\n", r"`5\n`"),
+        (b"\xff", "`\ufffd`"),
+        ("7" * 50, "`" + "7" * 40 + "...`"),
+    ],
+)
+def test_what_is_no_integer_is_an_error_that_says_where(text, shown):
+    """Before the numbers are converted, and once, however many are wrong."""
+    integers = [["1", "2", "3"], ["", " 4 ", text], [text, "5", "x"]]
+    call = tf.function(RawEncoder([5]), autograph=False)
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        call(tf.constant(integers), tf.constant([["x"]] * 3))
+    rule = "integers must be 64-bit integers as text, or empty"
+    assert f"{rule}; row 1, column 2 (from 0) is {shown}" in raised.value.message
 
 
 class Vocabularies:

@@ -6,7 +6,6 @@ values fail a check, is gone through line by line.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pyarrow.csv as pa_csv
 
 from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS, COLUMNS, DENSE_FIELDS, LABEL
 from tf_compemb.data.errors import DataError, shorten
+from tf_compemb.data.line_grammar import BYTE_ORDER_MARK, check_line, split_lines
 from tf_compemb.data.raw_reader import TextBlock
 
 # The label is read as text: as a number it would also take "01", " 1" and "0x1".
@@ -33,8 +33,7 @@ _PARSE = pa_csv.ParseOptions(
 _CONVERT = pa_csv.ConvertOptions(
     column_types=COLUMN_TYPES, null_values=[""], strings_can_be_null=False
 )
-# Spaces around a number are let pass, as Arrow does. Hexadecimal is not, although Arrow reads it.
-_INTEGER = re.compile(rb" *-?[0-9]+ *")
+# Arrow reads hexadecimal numbers, which `line_grammar` does not know.
 _HEXADECIMAL = (b"0x", b"0X")
 
 
@@ -78,59 +77,13 @@ def parse_block_skipping(block: TextBlock) -> tuple[pa.Table, list[BadLine]]:
         return table, []
     bad = _find_bad_lines(block, stop_at_first=False)
     wrong = {line.line - block.first_line for line in bad}
-    good = [text for i, text in enumerate(_lines(block.text)) if i not in wrong]
+    good = [text for i, text in enumerate(split_lines(block.text)) if i not in wrong]
     return _parse_checked(block, b"".join(text + b"\n" for text in good)), bad
-
-
-def check_line(text: bytes) -> str | None:
-    """Returns what is wrong with a line (given without its line end), or None.
-
-    >>> check_line(b"2" + 39 * b"\\t")
-    "field label must be 0 or 1, but is '2'"
-    >>> check_line(b"1" + 39 * b"\\t")
-    """
-    fields = text.split(b"\t")
-    if len(fields) != len(COLUMNS):
-        return _wrong_field_count(len(fields))
-    if b"\r" in text:
-        return "a carriage return stands within the line"
-    for name, value in zip(COLUMNS, fields, strict=True):
-        try:
-            value.decode("utf-8")
-        except UnicodeDecodeError:
-            return f"field {name} is not valid UTF-8: {shorten(value)}"
-    if fields[0] not in (b"0", b"1"):
-        return f"field {LABEL} must be 0 or 1, but is {shorten(fields[0].decode())}"
-    for name, value in zip(DENSE_FIELDS, fields[1:], strict=False):
-        if value and not _is_integer(value):
-            return f"field {name} must be a 64-bit integer or empty, but is " + shorten(
-                value.decode()
-            )
-    return None
-
-
-def _wrong_field_count(count: int) -> str:
-    reason = f"the line has {count} tab-separated fields instead of {len(COLUMNS)}"
-    if count == len(COLUMNS) - 1:
-        reason += " (a test file without labels, as Kaggle's test.txt, cannot be used)"
-    return reason
-
-
-def _is_integer(value: bytes) -> bool:
-    return bool(_INTEGER.fullmatch(value)) and -(2**63) <= int(value) < 2**63
-
-
-def _lines(text: bytes) -> list[bytes]:
-    """The lines without their ends, LF or CRLF."""
-    lines = text.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix(b"\r") for line in lines]
 
 
 def _find_bad_lines(block: TextBlock, *, stop_at_first: bool) -> list[BadLine]:
     bad: list[BadLine] = []
-    lines = _lines(block.text) or [b""]
+    lines = split_lines(block.text) or [b""]
     for i, text in enumerate(lines):
         reason = check_line(text)
         if block.truncated and i == len(lines) - 1:
@@ -144,7 +97,8 @@ def _find_bad_lines(block: TextBlock, *, stop_at_first: bool) -> list[BadLine]:
 
 def _parse_fast(text: bytes) -> pa.Table | None:
     """The block's table, or None where a closer look is needed."""
-    if any(mark in text for mark in _HEXADECIMAL):
+    # Arrow skips a byte order mark; a file's own is gone by now.
+    if text.startswith(BYTE_ORDER_MARK) or any(mark in text for mark in _HEXADECIMAL):
         return None
     try:
         table = _read_csv(text)

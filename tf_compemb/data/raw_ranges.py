@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tf_compemb.data.errors import DataError
+from tf_compemb.data.line_grammar import BYTE_ORDER_MARK
 from tf_compemb.data.raw_reader import LONGEST_LINE, RawFile, TextBlock, check_format, is_gzip
 
 
@@ -83,7 +84,7 @@ def _plain_blocks(
         if not chunk:
             raise DataError(f"{path}: became shorter while it was read; read it again.")
         if at == 0:
-            chunk_text = chunk.removeprefix(b"\xef\xbb\xbf")
+            chunk_text = chunk.removeprefix(BYTE_ORDER_MARK)
             check_format(path, chunk_text)
         else:
             chunk_text = chunk

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from tf_compemb.data.criteo_format import COLUMNS
 from tf_compemb.data.errors import DataError
+from tf_compemb.data.line_grammar import BYTE_ORDER_MARK
 
 BLOCK_BYTES = 8 << 20
 # A Criteo row has about 250 bytes. A "line" this long is a file without lines.
@@ -26,7 +27,6 @@ LONGEST_LINE = 1 << 20
 PathLike = str | os.PathLike[str]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_MAGIC = {
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a zip archive",
@@ -146,7 +146,7 @@ class RawFile:
         line, rest, is_first = 1, b"", True
         for chunk, truncated in self._chunks(disk, keep_truncated):
             if is_first and chunk:
-                chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
+                chunk = chunk.removeprefix(BYTE_ORDER_MARK)
                 check_format(self.path, chunk)
             is_first = False
             text = rest + chunk

@@ -20,7 +20,7 @@ def exact_auc(labels: np.ndarray, scores: np.ndarray) -> float:
         scores: Any numbers that order the rows, shape (rows,).
 
     Returns:
-        A number in [0, 1]; NaN where only one kind of label occurs.
+        A number in [0, 1]; NaN where only one kind of label occurs, or a score is NaN.
 
     >>> exact_auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8]))
     0.875
@@ -28,7 +28,7 @@ def exact_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     positive = labels > 0.5
     clicks = int(positive.sum())
     others = labels.size - clicks
-    if clicks == 0 or others == 0:
+    if clicks == 0 or others == 0 or np.isnan(scores).any():
         return float("nan")
     _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
     mean_ranks = np.cumsum(sizes) - (sizes - 1) / 2  # Ranks from 1; a tie's rows share their mean.
@@ -43,21 +43,24 @@ def mean_cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     0.3466
     """
     logits = logits.astype(np.float64)
-    return float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
+    with np.errstate(invalid="ignore"):  # The mean says it, where a logit is NaN.
+        return float(np.mean(np.logaddexp(0.0, logits) - labels * logits))
 
 
 def quality(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
     """`loss` (nats), `auc` and `accuracy` (share of right predictions at probability 1/2).
 
-    `auc` is None where only one kind of label occurs; all are None where there are no rows.
+    `auc` is None where only one kind of label occurs; all are None where there are no rows. Where a
+    logit is NaN, loss and accuracy are NaN and `auc` is None.
     """
     if not labels.size:
         return {"loss": None, "auc": None, "accuracy": None}
     area = exact_auc(labels, logits)
+    right = np.where(np.isnan(logits), np.nan, (logits > 0) == (labels > 0.5))
     return {
         "loss": mean_cross_entropy(labels, logits),
         "auc": None if np.isnan(area) else area,
-        "accuracy": float(np.mean((logits > 0) == (labels > 0.5))),
+        "accuracy": float(np.mean(right)),
     }
 
 
