@@ -20,10 +20,11 @@ from tf_compemb._child_process import start
 from tf_compemb.benchmark.machine import core_count
 from tf_compemb.experiments.experiment import base_options, models_of
 from tf_compemb.experiments.grid import Grid
-from tf_compemb.experiments.memory import needed_bytes, total_bytes
+from tf_compemb.experiments.memory import needed_bytes
 from tf_compemb.experiments.plan import Point, points_of
 from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.scheduler import environment_of_a_run
+from tf_compemb.training.environment import total_bytes
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -155,7 +156,7 @@ def _measured(
 
 def _answer_of_worker(
     asked: dict[str, Any], environment: dict[str, str], what: str
-) -> dict[str, float]:
+) -> dict[str, Any]:
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     environment = {**environment, **os.environ}
     worker = start("tf_compemb.experiments.step_worker", [], text=True, env=environment, **pipes)

@@ -80,13 +80,15 @@ class Checkpoints:
                 "damaged, or written by another version. Start anew with another --out."
             ) from error
 
-    def keep_if_best(self, epoch: int, validation_loss: float) -> None:
+    def keep_if_best(self, epoch: int, validation_loss: float | None) -> None:
         """Keeps the model's weights if no earlier epoch had a lower validation loss.
+
+        Without a validation row there is no loss, and the last epoch's weights are the run's.
 
         Rows that an exact optimiser has not brought up to date are, first: the weights are kept
         without the optimiser.
         """
-        if validation_loss < float(self.best_loss.numpy()):
+        if validation_loss is not None and validation_loss < float(self.best_loss.numpy()):
             flush_rows(self._model.optimizer)
             self.best_loss.assign(validation_loss)
             self.best_epoch.assign(epoch)

@@ -97,6 +97,7 @@ class Trainer:
         tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
         self.collection = build.build_collection(options, data.cardinalities, data)
         check_replicas(strategy, self.collection)
+        build.require_memory(options, self.collection)
         with strategy.scope():
             self.model = build.build_model(options, self.collection)
             self.model.build_on_one_row()
