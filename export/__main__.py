@@ -15,6 +15,7 @@ from tf_compemb.export.command_options import ExportOptions, parse
 from tf_compemb.export.errors import ExportError
 from tf_compemb.export.loading import load_keras_file, load_trained_run, new_model
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.shortage import told_in_one_sentence
 
 USER_ERROR = 2  # Exit status of argparse too.
 
@@ -30,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         options = parse(argv)
-        path = _export(options)
+        with told_in_one_sentence():
+            path = _export(options)
     except (UserError, ExportError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -152,6 +152,7 @@ def test_a_loss_that_is_not_finite_in_validation_is_one_sentence(tmp_path, monke
         (["--dim", 2**40], "The model's variables take "),
         (["--network", f"top_units=[{10**13}]"], "The model's variables take "),
         (["--encoder", "hash", "--hash-buckets", 2**40], "The model's variables take "),
+        (["--encoder", "hash", "--hash-buckets", 2**62], "The fields have 119,903,836,479,112,"),
     ],
 )
 def test_numbers_out_of_range_are_one_sentence(argv, message, tmp_path, capsys):
@@ -257,7 +258,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on(tmp_path, capsys):
 )
 def test_too_little_memory_is_one_sentence(error, tmp_path):
     with (
-        pytest.raises(UserError, match="too little memory for this run: take a smaller"),
+        pytest.raises(UserError, match="too little memory for this model: take a smaller"),
         shortage.told_in_one_sentence(RunDirectory(tmp_path)),
     ):
         raise error

@@ -95,6 +95,10 @@ def build_collection(
             frequencies=None if data is None else data.frequencies,
             sampled_ids=None if data is None else RowSample(data, options.seed),
         )
+    except OverflowError as error:
+        raise UserError(
+            f"The fields have {sum(cardinalities):,} ids together, more than 64 bits can number."
+        ) from error
     except (TypeError, ValueError) as error:
         raise UserError(f"The method {name!r} refuses its options: {error}") from error
 

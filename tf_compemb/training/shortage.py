@@ -16,11 +16,11 @@ _NO_MEMORY = ("OOM when allocating", "failed to allocate memory", "Unable to all
 
 
 @contextlib.contextmanager
-def told_in_one_sentence(run: RunDirectory) -> Iterator[None]:
-    """Raises what stops a run for want of disk or memory as an error for its user.
+def told_in_one_sentence(run: RunDirectory | None = None) -> Iterator[None]:
+    """Raises what stops a program for want of disk or memory as an error for its user.
 
     Args:
-        run: The run's directory; where its configuration is written, the run can go on.
+        run: A training run's directory; where its configuration is written, the run can go on.
 
     Raises:
         UserError: In place of such an error; others stay as they are.
@@ -35,14 +35,14 @@ def told_in_one_sentence(run: RunDirectory) -> Iterator[None]:
             raise UserError(f"{reason}: free some space{_advice(run)}.") from error
         if _out_of_memory(error):
             raise UserError(
-                "There is too little memory for this run: take a smaller --batch-size or --dim, "
-                "or a method with fewer parameters (--dry-run tells them)."
+                "There is too little memory for this model: take a smaller --batch-size or --dim, "
+                "or a method with fewer parameters (`tf-compemb train --dry-run` tells them)."
             ) from error
         raise
 
 
-def _advice(run: RunDirectory) -> str:
-    if not run.config.exists():
+def _advice(run: RunDirectory | None) -> str:
+    if run is None or not run.config.exists():
         return ""
     return f", then `tf-compemb train --resume --out {run.path}` goes on with the run"
 

@@ -125,7 +125,7 @@ class Trainer:
             self.options.validate_every,
         )
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float | None]:
         """`quality` of the validation part."""
         return self.evaluator(self.data.batches("validation", self._evaluation_batch()))
 
