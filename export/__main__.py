@@ -17,6 +17,7 @@ from tf_compemb.export.loading import load_keras_file, load_trained_run, new_mod
 from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.progress_lines import ProgressLines
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.shortage import told_in_one_sentence
 
 USER_ERROR = 2  # Exit status of argparse too.
 
@@ -33,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         options = parse(argv)
-        path = _export(options)
+        with told_in_one_sentence():
+            path = _export(options)
     except (UserError, ExportError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tf_compemb.training.command_options import Parser, add_model_options
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.option_types import natural_number, positive_integer
+from tf_compemb.training.option_types import positive_integer, seed
 from tf_compemb.training.options import TrainingOptions
 
 
@@ -141,6 +141,4 @@ def _add_untrained(parser: argparse.ArgumentParser) -> None:
         help="ids of each field: kaggle, a file with numbers, or n1,n2,...",
     )
     add_model_options(group)
-    group.add_argument(
-        "--seed", type=natural_number, metavar="N", help="of the weights (default: 0)"
-    )
+    group.add_argument("--seed", type=seed, metavar="N", help="of the weights (default: 0)")

@@ -168,7 +168,9 @@ def new_model(options: TrainingOptions) -> tuple[Any, Source]:
     from tf_compemb.training import build
 
     keras.utils.set_random_seed(options.seed)
-    model = build.build_model(options, build.build_collection(options, cardinalities))
+    collection = build.build_collection(options, cardinalities)
+    build.require_memory(options, collection)
+    model = build.build_model(options, collection)
     model.build_on_one_row()
     names = ("operation", "collisions", "modulus", "partitions", "threshold", "dim", "seed")
     asked = {name: getattr(options, name) for name in names}

@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 
+from tf_compemb._child_process import start
 from tf_compemb.serving.client import RestClient, ServingError
 from tf_compemb.training.errors import UserError
 
@@ -46,14 +46,12 @@ class LocalServer:
     def __enter__(self) -> LocalServer:
         grpc_port, rest_port = _free_ports(2)
         self.grpc, self.rest = f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}"
-        command = [sys.executable, "-m", "tf_compemb.serving", "serve"]
-        command += [f"{self._name}={self._directory.resolve()}"]
-        command += ["--grpc-port", str(grpc_port), "--rest-port", str(rest_port)]
+        told = ["serve", f"{self._name}={self._directory.resolve()}"]
+        told += ["--grpc-port", str(grpc_port), "--rest-port", str(rest_port)]
         environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1" if self._onednn else "0"}
         started = time.perf_counter()
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
+        self._process = start("tf_compemb.serving", told, env=environment, **streams)
         self.pid = self._process.pid
         try:
             self._wait_until_available(started + self._timeout)

@@ -119,7 +119,7 @@ def test_a_grid_of_ones_own(tmp_path):
         ({**SMALL, "sereis": []}, "unknown key 'sereis'"),
         ({**SMALL, "plot": "pie"}, "'plot' must be of training"),
         ({**SMALL, "models": ["wide"]}, "'models' must be of dcn, dlrm"),
-        ({**SMALL, "seeds": 0}, "'seeds' must be an integer from 1 on, not 0"),
+        ({**SMALL, "seeds": 0}, "'seeds' must be an integer from 1 to 10000, not 0"),
         ({**SMALL, "series": []}, "'series' must be a list with entries"),
         ({**SMALL, "series": [{"name": "x"}]}, "a series needs a name and an embedding"),
         ({**SMALL, "series": SMALL["series"] * 2}, "two series have one name"),

@@ -126,6 +126,34 @@ def test_the_same_command_writes_the_same_tables_and_figures(reported, capsys):
     assert shown.out.strip().endswith(f"report: {out / 'report.html'}")
 
 
+def test_what_no_row_defines_is_undefined(data, tmp_path, capsys):
+    """As on data without a validation row, and with test rows of one kind."""
+    out = tmp_path / "out"
+    grid = write_grid(tmp_path, plot="bytes")
+    arguments = ["figure4", "--grid", str(grid), "--data", str(data), "--model", "dlrm"]
+    arguments += ["--seeds", "2", "--out", str(out)]
+    pretend_all(arguments, data, out, lambda run: 0.5)
+    for file in (out / "runs").glob("*/metrics.json"):
+        found = json.loads(file.read_text())
+        names = [n for n in found if n.startswith("validation_")] + ["test_auc"]
+        file.write_text(json.dumps({**found, **dict.fromkeys(names)}))
+        lines = ["step,epoch,train_loss,validation_loss,auc,accuracy", "10,1,0.6,,,"]
+        file.with_name("history.csv").write_text("\n".join(lines))
+    assert main(arguments) == 0
+    kept = [row for row in table(out / "summary.csv") if row["kept"] == "1"]
+    assert {row["test_loss"] for row in kept} == {"0.5"}
+    assert {row["test_auc"] for row in kept} == {row["validation_loss"] for row in kept} == {""}
+    # Nothing tells the optimisers apart: the grid's first.
+    assert {row["optimizer"] for row in kept} == {"adagrad"}
+    report = (out / "report.html").read_text()
+    assert report.count("<td>undefined</td>") == len(kept)
+    assert "<td>None" not in report
+    assert "<td>nan" not in report
+    assert not (out / "small-dlrm-auc.svg").exists()
+    assert (out / "figure4-dlrm.svg").exists()
+    assert "0.5000" in capsys.readouterr().out
+
+
 def test_sizes_alone_train_nothing(data, tmp_path):
     out = tmp_path / "out"
     assert main(["figure7", "--data", str(data), "--model", "dcn", "--out", str(out)]) == 0
@@ -159,6 +187,27 @@ def test_data_that_are_not_there(tmp_path, capsys):
         main(["figure7", "--data", str(tmp_path / "none.txt"), "--out", str(tmp_path / "o")]) == 2
     )
     assert "none.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"dim": 0}}, "The grid small, series full: dim: must be at least 1, not 0."),
+        ({"settings": {"batch_size": "many"}}, "The grid small, series full: batch_size: "),
+        ({"vary": {"collisions": [-3]}, "comparisons": []}, "series hash: collisions: must be at"),
+        ({"seeds": 10**6}, "'seeds' must be an integer from 1 to 10000, not 1000000"),
+        (
+            {"optimizers": [{"optimizer": "sgd", "learning_rate": -1}]},
+            "'learning_rate' must be a positive number, not -1",
+        ),
+    ],
+)
+def test_numbers_of_a_grid_out_of_range(changes, message, data, tmp_path, capsys):
+    grid = write_grid(tmp_path, **changes)
+    assert main(["--grid", str(grid), "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_option_that_a_method_has_not(data, tmp_path, capsys):

@@ -260,6 +260,8 @@ def test_a_keras_3_file_in_its_own_keras(tmp_path):
         (["--untrained"], "--untrained needs --cardinalities"),
         ([*UNTRAINED, "--embedding", "full,qr"], "name one method"),
         ([*UNTRAINED, "--embedding", "magic"], "Unknown embedding method 'magic'"),
+        (["--untrained", "--cardinalities", f"{10**30},5"], "more than 64 bits can number"),
+        ([*UNTRAINED, "--dim", "2000000000"], "The model's variables take "),
         ([*UNTRAINED, "--name", "a/b"], "cannot be the name of a directory"),
         ([*UNTRAINED, "--format", "tflite", "--precision", "float16"], "float32 only"),
     ],
@@ -273,6 +275,17 @@ def test_mistakes_are_one_sentence(arguments, message, tmp_path, monkeypatch, ca
     assert message in output.err
     assert output.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_publishes_nothing(tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "variables; No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    arguments = ["--untrained", "--cardinalities", "9,9", "--dim", "2", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "error: No space left on device: free some space.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_version_is_refused_before_anything_is_made(tmp_path, capsys):

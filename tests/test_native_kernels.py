@@ -1,6 +1,7 @@
 """The compiled kernels of the row optimisers: numbers, refusals, and how they are built."""
 
 import hashlib
+import re
 import stat
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tf_compemb._keras import BACKEND, keras
 if BACKEND != "tensorflow":
     pytest.skip("the kernels are TensorFlow's", allow_module_level=True)
 
+import conftest
 import optimizer_oracle as oracle
 import tensorflow as tf
 from optimizer_training import apply_slices, make_optimizer, make_step, make_table, raw, train
@@ -22,6 +24,7 @@ from runtime import printed_with_threads, randomize, saved_graphs, types_of_ops
 from tf_compemb import FullEmbedding, native_kernels
 from tf_compemb.native_kernels import library
 from tf_compemb.native_kernels.__main__ import main
+from tf_compemb.native_kernels.build import BuildError, compile_library
 from tf_compemb.native_kernels.check import WrongResultError, refuse_wrong
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -364,8 +367,82 @@ def test_a_failed_build_says_the_compilers_first_error(cache, monkeypatch, tmp_p
     compiler = fake_compiler(tmp_path, script)
     monkeypatch.setenv("CXX", compiler)
     assert main([]) == 2
-    assert capsys.readouterr().err == f"error: {compiler} failed: x.cc:7: error: no such type\n"
+    assert capsys.readouterr().err == (
+        f"error: {compiler} failed: x.cc:7: error: no such type; another or a newer compiler may "
+        "do (g++ 9, clang 10; set CXX to it).\n"
+    )
     assert list(library.library_path().parent.iterdir()) == []
+
+
+# Notes its arguments and writes what it is asked for, unless these hold what it cannot compile.
+CHOOSY = """
+echo "$@" >> {folder}/calls
+case "$* " in {refused}) echo 'x.h:1: error: no such instruction' >&2; exit 1;; esac
+while [ $# -gt 0 ]; do [ "$1" = -o ] && touch "$2"; shift; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("refused", "flags"),
+    [
+        ("never", "-march=native"),
+        # As g++ 12 on a processor with AVX512-FP16, and then one that has no such option.
+        ("*-march=native?-w*", "-march=native -mno-avx512fp16"),
+        ("*-march=native?-w*|*-mno-avx512fp16*", "-march=native -mno-avx512f"),
+        ("*-march=*", "-mcpu=native"),
+        ("*=native*", ""),
+    ],
+)
+def test_the_first_flags_that_compile_are_taken(monkeypatch, tmp_path, refused, flags):
+    script = CHOOSY.format(folder=tmp_path, refused=refused)
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, script) + " -m64")
+    assert compile_library(tmp_path / "kernels.so") == tuple(flags.split())
+    assert (tmp_path / "kernels.so").exists()
+    calls = (tmp_path / "calls").read_text().splitlines()
+    kept = [call for call in calls if f"-fPIC {flags}".strip() + " -w " in call]
+    sources = [path.name for path in library.sources() if path.suffix == ".cc"]
+    assert len(kept) == len(sources) + 1
+    assert all(call.startswith("-m64 -O3 ") for call in calls)
+    # Others are given up at the first source.
+    refused_flags = library.PROCESSOR_FLAGS.index(tuple(flags.split()))
+    assert len(calls) == len(kept) + refused_flags
+
+
+@pytest.mark.parametrize(
+    ("log", "remedy"),
+    [
+        (
+            "a.cc:6:10: fatal error: tensorflow/core/framework/op.h: No such file or directory",
+            "install the package tensorflow again",
+        ),
+        ("a.cc:5:10: fatal error: 'cstdint' file not found", "C.. standard library's headers"),
+        ("error: unrecognized command line option '--std=c++17'", "install a newer compiler"),
+        ("ld: error: cannot find -l:libtensorflow_framework.so.2", "install tensorflow again"),
+        ("g++: fatal error: Killed signal terminated program cc1plus", "free some memory"),
+        ("fatal error: writing to /tmp/a.s: No space left on device", "free some space"),
+    ],
+)
+def test_a_failed_build_has_a_remedy(monkeypatch, tmp_path, log, remedy):
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, f'echo "{log}" >&2; exit 1'))
+    with pytest.raises(BuildError, match=rf"failed: {re.escape(log)}; .*{remedy}.*\.$"):
+        compile_library(tmp_path / "kernels.so")
+
+
+def test_a_compiler_that_is_killed_is_said_to_be(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, "kill -9 $$"))
+    with pytest.raises(BuildError, match="killed by signal 9; free some memory"):
+        compile_library(tmp_path / "kernels.so")
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)]
+)
+def test_where_ci_has_no_compiler_the_kernels_tests_fail(request, monkeypatch, ci, outcome):
+    monkeypatch.setattr(library, "loaded", lambda: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="CXX=no-such-compiler"):
+        conftest.folder_of_built_kernels(request.getfixturevalue("tmp_path_factory"))
 
 
 @pytest.mark.parametrize(

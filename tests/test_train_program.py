@@ -181,7 +181,7 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(run, data, tmp_path, mon
 
 
 def test_methods_are_compared(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(comparison.subprocess, "Popen", InProcess)
+    monkeypatch.setattr(comparison, "start", InProcess)
     out = tmp_path / "compared"
     methods = "hash:collisions=2,compositional:partitions=chinese-remainder:2"
     arguments = ["--data", data, *SMALL, "--model", "dcn", "--embedding", methods, "--out", out]
@@ -202,9 +202,9 @@ def test_methods_are_compared(data, tmp_path, monkeypatch, capsys):
 class InProcess:
     """Stands for a child process of the comparison."""
 
-    def __init__(self, command, stdout):
-        assert command[:3] == [sys.executable, "-m", "tf_compemb.train"]
-        self._arguments = command[3:]
+    def __init__(self, module, arguments, stdout):
+        assert module == "tf_compemb.train"
+        self._arguments = arguments
         self._quiet = stdout == subprocess.DEVNULL
 
     def wait(self):

@@ -93,6 +93,7 @@ def _start_tensorflow(options: TrainingOptions) -> None:
 
 def _train(options: TrainingOptions, run: RunDirectory) -> int:
     from tf_compemb.training.data_source import data_of_run, open_data
+    from tf_compemb.training.shortage import told_in_one_sentence
 
     _start_tensorflow(options)
     data = data_of_run(run) if options.resume else open_data(options)
@@ -101,7 +102,8 @@ def _train(options: TrainingOptions, run: RunDirectory) -> int:
     from tf_compemb.training.trainer import train
 
     try:
-        metrics = train(options, run, data)
+        with told_in_one_sentence(run):
+            metrics = train(options, run, data)
     except TrainingInterrupted as stopped:
         print(
             f"stopped by {stopped} after a checkpoint; `--resume --out {run.path}` goes on.",

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import tf_compemb
+from tf_compemb._child_process import lifeline
 from tf_compemb.benchmark.engines import ENGINES, UnavailableError
 from tf_compemb.benchmark.other_load import seconds_of
 
 # The peers' interpreter has no tf_compemb: this gives it ours, and nothing that lies beside it.
 _START = """
 import importlib.util, sys
-folder, engine = sys.argv[1:]
+folder, engine, parent = sys.argv[1:]
 spec = importlib.util.spec_from_file_location(
     "tf_compemb", folder + "/__init__.py", submodule_search_locations=[folder]
 )
 package = sys.modules["tf_compemb"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
+from tf_compemb._child_process import end_with
+end_with(int(parent))
 from tf_compemb.benchmark.worker import main
 sys.exit(main(engine))
 """
@@ -55,7 +58,8 @@ class WorkerProcess:
         folder = str(Path(tf_compemb.__file__).parent)
         try:
             self._process = subprocess.Popen(
-                [python, "-c", _START, folder, engine_name],
+                [python, "-c", _START, folder, engine_name, str(lifeline())],
+                pass_fds=[lifeline()],
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **engine.environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tf_compemb.experiments.grid import GRIDS, grid_names
 from tf_compemb.training.command_options import Parser
-from tf_compemb.training.option_types import method_list, positive_integer
+from tf_compemb.training.option_types import method_list, positive_integer, seed_count
 
 ALL = ("figure4", "figure5", "figure6", "figure7", "table1", "leaderboard")
 
@@ -80,7 +80,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--seeds",
-        type=positive_integer,
+        type=seed_count,
         metavar="N",
         help="trials of each point (default: the grid's, 5 in the paper's)",
     )

@@ -16,13 +16,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tf_compemb._child_process import start
 from tf_compemb.benchmark.machine import core_count
 from tf_compemb.experiments.experiment import base_options, models_of
 from tf_compemb.experiments.grid import Grid
-from tf_compemb.experiments.memory import needed_bytes, total_bytes
+from tf_compemb.experiments.memory import needed_bytes
 from tf_compemb.experiments.plan import Point, points_of
 from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.scheduler import environment_of_a_run
+from tf_compemb.training.environment import total_bytes
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -144,22 +146,26 @@ def _measured(
         "cardinalities": size.cardinalities,
         "data": size.path,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tf_compemb.experiments.step_worker"],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        env={**environment_of_a_run(jobs), **os.environ},
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{point.name} with {name} could not be measured: {last}")
-    measured = json.loads(done.stdout.strip().splitlines()[-1])
+    measured = _answer_of_worker(asked, environment_of_a_run(jobs), f"{point.name} with {name}")
     seconds = run_seconds(measured, options, size) + _validations(grid, size, measured)
     return Estimate(
         *(grid, point, name, runs, measured["step_seconds"], seconds),
         peak_bytes=max(needed, measured["peak_rss_bytes"]),
     )
+
+
+def _answer_of_worker(
+    asked: dict[str, Any], environment: dict[str, str], what: str
+) -> dict[str, Any]:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = {**environment, **os.environ}
+    worker = start("tf_compemb.experiments.step_worker", [], text=True, env=environment, **pipes)
+    with worker:
+        found, errors = worker.communicate(json.dumps(asked))
+    if worker.returncode:
+        last = (errors.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{what} could not be measured: {last}")
+    return json.loads(found.strip().splitlines()[-1])
 
 
 def _validations(grid: Grid, size: DataSize, measured: dict[str, float]) -> float:

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_types import (
+    LARGEST_INTEGER,
+    LARGEST_NUMBER,
+    LEAST_NUMBER,
+    MOST_SEEDS,
+)
 
 GRIDS = Path(__file__).parent / "grids"
 BUDGET = "budget"
@@ -163,7 +169,7 @@ def _grid(name: str, content: Any, methods: list[str]) -> Grid:
         about=_text(content, "about"),
         plot=_one_of(content["plot"], "plot", PLOTS),
         models=tuple(_one_of(m, "models", MODELS) for m in _list(content, "models", MODELS)),
-        seeds=_count(content.get("seeds", DEFAULT_SEEDS), "seeds"),
+        seeds=_count(content.get("seeds", DEFAULT_SEEDS), "seeds", MOST_SEEDS),
         optimizers=tuple(map(_optimizer, _list(content, "optimizers", _DEFAULT_OPTIMIZERS))),
         settings=_mapping(content.get("settings", {}), "settings"),
         validations_per_epoch=_count(
@@ -210,6 +216,10 @@ def _optimizer(entry: Any) -> dict[str, Any]:
     from tf_compemb.optimizers.names import NAMES
 
     _one_of(entry["optimizer"], "optimizer", NAMES)
+    rate = entry.get("learning_rate", 1.0)
+    is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not is_number or not LEAST_NUMBER <= rate <= LARGEST_NUMBER:
+        raise _Fault(f"'learning_rate' must be a positive number, not {json.dumps(rate)}")
     return dict(entry)
 
 
@@ -278,7 +288,7 @@ def _share(value: Any) -> float:
     return float(value)
 
 
-def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _Fault(f"{what!r} must be an integer from 1 on, not {json.dumps(value)}")
+def _count(value: Any, what: str, most: int = LARGEST_INTEGER) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise _Fault(f"{what!r} must be an integer from 1 to {most}, not {json.dumps(value)}")
     return value

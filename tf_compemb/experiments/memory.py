@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from tf_compemb.experiments.plan import Run, Sizes
 from tf_compemb.optimizers.names import slots_per_parameter
+from tf_compemb.training.environment import total_bytes
 from tf_compemb.training.options import TrainingOptions
 
 # Python, TensorFlow, the network, batches: peak memory of a run whose tables are tiny.
@@ -33,11 +32,3 @@ def why_too_large(run: Run) -> str:
     if total is None or needed <= total:
         return ""
     return f"needs about {needed / 1e9:.1f} GB of memory, this machine has {total / 1e9:.1f} GB"
-
-
-def total_bytes() -> int | None:
-    """Memory of this machine, or None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

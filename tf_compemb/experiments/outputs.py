@@ -82,7 +82,7 @@ def draw_figures(
 ) -> None:
     """Draws the figures of each experiment and model that has anything to show.
 
-    That is one figure, and a second of the AUC where bytes are compared.
+    That is one figure, and a second of the AUC where bytes are compared and there is one.
     """
     for one in experiments:
         for model in one.models:
@@ -95,9 +95,10 @@ def draw_figures(
             stem = out / f"{one.grid.name}-{model}"
             plot(figure, stem)
             found.figures[one.grid.name, model] = [stem]
-            if one.grid.plot == "bytes":
+            defined = [row for row in rows if row["test_auc"] is not None]
+            if one.grid.plot == "bytes" and defined:
                 auc = stem.with_name(f"{stem.name}-auc")
-                plot(replace(figure, measure="test_auc"), auc)
+                plot(replace(figure, rows=defined, measure="test_auc"), auc)
                 found.figures[one.grid.name, model].append(auc)
 
 
@@ -146,6 +147,8 @@ def _courses(
         if not store.is_finished(run.key) or not os.path.exists(history):
             continue
         rows = [row for row in read_csv(history) if row["validation_loss"]]
+        if not rows:  # There is no validation row.
+            continue
         course = (
             [int(row["step"]) for row in rows],
             [float(row["validation_loss"]) for row in rows],

@@ -71,7 +71,9 @@ def _order(model: str, rows: list[Row]) -> Statement | None:
         name: _kept(rows, model, _At("figure4", name, None)) for name in ("full", "mult", "hash")
     }
     by_loss = sorted(
-        (row["validation_loss"], name) for name, row in found.items() if row is not None
+        (row["validation_loss"], name)
+        for name, row in found.items()
+        if row is not None and row["validation_loss"] is not None
     )
     if len(by_loss) < len(found):
         return None

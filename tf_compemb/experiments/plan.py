@@ -11,6 +11,8 @@ from typing import Any
 
 from tf_compemb.experiments.budgets import BudgetError, overrides_within
 from tf_compemb.experiments.grid import BUDGET, Grid, Series, single_value
+from tf_compemb.training.command_options import as_given
+from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
 # Options that a grid may set; any other setting is one of the method's own.
@@ -225,6 +227,10 @@ def _options(
     shared = {name: v for name, v in settings.items() if name in GRID_OPTIONS}
     own = {name: v for name, v in settings.items() if name not in GRID_OPTIONS}
     options = dataclasses.replace(base, embedding=(series.embedding,), option=own, **shared)
+    try:
+        options = as_given(options)
+    except UserError as error:
+        raise UserError(f"The grid {grid.name}, series {series.name}: {error}.") from error
     if series.varied == BUDGET:
         overrides = overrides_within(options, cardinalities, value, grid.full_tables_share)
         options = options.replace(overrides=overrides, threshold=None)

@@ -16,7 +16,7 @@ from tf_compemb.experiments.plan import value_text
 from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.results import FINISHED
 from tf_compemb.experiments.summary import compared_baselines, shown_rows
-from tf_compemb.training.report import megabytes
+from tf_compemb.training.report import UNDEFINED, megabytes
 from tf_compemb.training.run_directory import replacing
 
 Row = Mapping[str, Any]
@@ -162,7 +162,7 @@ def _point_text(row: Row) -> str:
 
 def _spread(row: Row, name: str) -> str:
     if row[name] is None:
-        return ""
+        return UNDEFINED
     deviation = row[f"{name}_sd"]
     return f"{row[name]:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 

@@ -18,8 +18,8 @@ class RunStore:
 
     Of a finished run the configuration, the metrics and the history are kept; the model and the
     checkpoints, many times larger, are not. A run is claimed by a lock that its own process holds
-    too: it stays claimed when the program that started it was killed, and several programs can
-    work on one store.
+    too: it stays claimed for the moment that this takes to end when the program that started it
+    was killed, and several programs can work on one store.
 
     Args:
         path: The folder.

@@ -76,12 +76,13 @@ def _evaluate(model: Any, cardinalities: Sequence[int], prepared: Any) -> float:
     evaluator(batches.take(1))
     started = time.perf_counter()
     evaluator(batches.take(count))
-    return (time.perf_counter() - started) / EVALUATED_ROWS
+    return (time.perf_counter() - started) / (count * _size(EVALUATION_BATCH, prepared))
 
 
 def _batches(size: int, cardinalities: Sequence[int], prepared: Any) -> Any:
     """Batches of the data; or of generated rows with a long tail, as the benchmark's."""
     if prepared is not None:
+        size = _size(size, prepared)
         return prepared.batches("train", size, shuffle_seed=0, drop_remainder=True)
     import tensorflow as tf
 
@@ -89,6 +90,11 @@ def _batches(size: int, cardinalities: Sequence[int], prepared: Any) -> Any:
 
     features = {"dense": dense_batches(size), "categorical": id_batches(list(cardinalities), size)}
     return tf.data.Dataset.from_tensor_slices((features, label_batches(size)))
+
+
+def _size(size: int, prepared: Any) -> int:
+    """Rows of a batch: `size`, or all that there are."""
+    return size if prepared is None else min(size, prepared.split_size("train"))
 
 
 def main() -> int:

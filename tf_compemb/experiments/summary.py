@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -113,12 +114,16 @@ def _key(row: Row) -> tuple[str, str, str | None]:
 
 
 def _kept(groups: Mapping[tuple, Sequence[Row]]) -> dict[tuple, str]:
-    """For each point, the optimiser with the most finished seeds and the lowest validation loss."""
+    """For each point, the optimiser with the most finished seeds and the lowest validation loss.
+
+    Without a validation row there is no loss, and the grid's first optimiser is kept.
+    """
     best: dict[tuple, tuple] = {}
     for (*key, optimizer), members in groups.items():
-        found = [row["validation_loss"] for row in members if row["status"] == FINISHED]
-        if found:
-            rank = (-len(found), statistics.fmean(found))
+        done = [row for row in members if row["status"] == FINISHED]
+        if done:
+            found = [row["validation_loss"] for row in done if row["validation_loss"] is not None]
+            rank = (-len(done), statistics.fmean(found) if found else math.inf)
             if tuple(key) not in best or rank < best[tuple(key)][0]:
                 best[tuple(key)] = (rank, optimizer)
     return {key: optimizer for key, (_, optimizer) in best.items()}

@@ -15,6 +15,8 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
+from tf_compemb._child_process import end_with
+
 # Only Linux forks safely what has loaded so many libraries.
 _context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
@@ -31,7 +33,8 @@ def start(
         claim: File descriptor that it holds as long as it lives.
 
     Returns:
-        The process; it leads a session of its own, so that Ctrl-C does not reach it.
+        The process; it leads a session of its own, so that Ctrl-C does not reach it, and ends with
+        this one. The process that it is forked from ends when all of them have.
     """
     if sys.platform == "linux":
         _context.set_forkserver_preload(["tf_compemb.experiments.preloaded"])
@@ -43,6 +46,9 @@ def start(
 
 def _train(arguments: list[str], environment: dict[str, str], log: str, claim: Any) -> None:
     os.setsid()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    end_with(parent.sentinel)
     claim.detach()
     _redirect(log)
     os.environ.update(environment)

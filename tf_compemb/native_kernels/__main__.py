@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -64,10 +65,11 @@ def _build_and_check() -> None:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            print(f"compiling with {compiler()} ...", flush=True)
+            print(f"compiling with {shlex.join(compiler())} ...", flush=True)
             started = time.monotonic()
-            compile_library(temporary)
+            flags = compile_library(temporary)
             print(f"compiled in {time.monotonic() - started:.0f} s")
+            print(f"for this processor: {shlex.join(flags) or 'nothing, no such option compiles'}")
             _check(temporary)
         print(f"written to {path}")
     if os.environ.get(SWITCH) == "0":

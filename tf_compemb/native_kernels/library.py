@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import warnings
@@ -16,9 +17,18 @@ from tf_compemb._cache import cache_folder
 from tf_compemb._keras import is_compiled_by_xla
 from tf_compemb.native_kernels import SWITCH
 
-# The processor's own instructions: the library's name tells processors apart. Without errno and
-# with `omp simd` loops over a row take several numbers at a time.
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-shared")
+# Without errno and with `omp simd` loops over a row take several numbers at a time.
+FLAGS = ("-O3", "-fno-math-errno", "-fopenmp-simd", "-fPIC")
+# The processor's own instructions, as many as compile: with g++ 12 TensorFlow's Eigen does not for
+# arithmetic in half precision, which the kernels have none of. The library's name tells processors
+# apart. Not every compiler has the first for every processor (ARM), and an old one knows no third.
+PROCESSOR_FLAGS: tuple[tuple[str, ...], ...] = (
+    ("-march=native",),
+    ("-march=native", "-mno-avx512fp16"),
+    ("-march=native", "-mno-avx512f"),
+    ("-mcpu=native",),
+    (),
+)
 
 
 def sources() -> list[Path]:
@@ -30,7 +40,8 @@ def sources() -> list[Path]:
 def library_path() -> Path:
     """Where the library is once it is built: a name for each TensorFlow, source and processor."""
     digest = hashlib.sha256()
-    for part in (tf.version.GIT_VERSION, *FLAGS, *tf.sysconfig.get_compile_flags(), _processor()):
+    flags = (*FLAGS, *itertools.chain(*PROCESSOR_FLAGS), *tf.sysconfig.get_compile_flags())
+    for part in (tf.version.GIT_VERSION, *flags, _processor()):
         digest.update(part.encode() + b"\0")
     for source in sources():
         digest.update(source.read_bytes() + b"\0")

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tf_compemb.training.environment import total_bytes
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -94,8 +95,28 @@ def build_collection(
             frequencies=None if data is None else data.frequencies,
             sampled_ids=None if data is None else RowSample(data, options.seed),
         )
+    except OverflowError as error:
+        raise UserError(
+            f"The fields have {sum(cardinalities):,} ids together, more than 64 bits can number."
+        ) from error
     except (TypeError, ValueError) as error:
         raise UserError(f"The method {name!r} refuses its options: {error}") from error
+
+
+def require_memory(options: TrainingOptions, collection: Any) -> None:
+    """Makes sure that the model's variables fit into this machine, before any is made.
+
+    Raises:
+        UserError: They do not, whatever else training takes.
+    """
+    needed = collection.footprint().training_bytes + 4 * network_parameters(options, collection)
+    total = total_bytes()
+    if total is not None and needed > total:
+        raise UserError(
+            f"The model's variables take {needed / 1e9:,.1f} GB, and this machine has "
+            f"{total / 1e9:,.1f} GB of memory: take a smaller --dim or --network, or a method with "
+            "fewer parameters (--dry-run tells them)."
+        )
 
 
 def build_model(options: TrainingOptions, collection: Any) -> Any:

@@ -81,9 +81,12 @@ class Checkpoints:
                 "damaged, or written by another version. Start anew with another --out."
             ) from error
 
-    def keep_if_best(self, epoch: int, validation_loss: float) -> None:
-        """Keeps the model's weights if no earlier epoch had a lower validation loss."""
-        if validation_loss < float(self.best_loss.numpy()):
+    def keep_if_best(self, epoch: int, validation_loss: float | None) -> None:
+        """Keeps the model's weights if no earlier epoch had a lower validation loss.
+
+        Without a validation row there is no loss, and the last epoch's weights are the run's.
+        """
+        if validation_loss is not None and validation_loss < float(self.best_loss.numpy()):
             self.best_loss.assign(validation_loss)
             self.best_epoch.assign(epoch)
             self._best.save()

@@ -16,6 +16,7 @@ from tf_compemb.training.option_groups import (
     add_speed_options,
     add_training_options,
 )
+from tf_compemb.training.option_types import LARGEST_SEED
 from tf_compemb.training.options import TrainingOptions
 
 _DEFAULT = TrainingOptions()
@@ -62,6 +63,27 @@ def arguments(options: TrainingOptions) -> list[str]:
     return found
 
 
+def as_given(options: TrainingOptions) -> TrainingOptions:
+    """The options as a command line of them is read, for values that come from elsewhere.
+
+    Raises:
+        UserError: A value that the command line would refuse; the message begins with its name.
+
+    >>> as_given(TrainingOptions(dim=0))
+    Traceback (most recent call last):
+    tf_compemb.training.errors.UserError: dim: must be at least 1, not 0
+    """
+    try:
+        given = vars(_parser(exit_on_error=False).parse_args(arguments(options)))
+    except argparse.ArgumentError as error:
+        name = (error.argument_name or "").removeprefix("--").replace("-", "_")
+        raise UserError(f"{name}: {error.message}") from error
+    for name in ("data", "embedding"):
+        if name in given:
+            given[name] = tuple(given[name])
+    return TrainingOptions(**given)
+
+
 def single_method(options: TrainingOptions, method: str) -> TrainingOptions:
     """The options of one of several methods, such as `qr:operation=add`.
 
@@ -89,6 +111,11 @@ def single_method(options: TrainingOptions, method: str) -> TrainingOptions:
 def _check(options: TrainingOptions, given: frozenset[str]) -> None:
     if options.data and "rows" in given:
         raise UserError("--rows is the size of generated data; leave it out when --data is given.")
+    if options.seed + options.seeds - 1 > LARGEST_SEED:
+        raise UserError(
+            f"--seed {options.seed} with --seeds {options.seeds} goes beyond {LARGEST_SEED}, the "
+            "largest seed."
+        )
     if options.evaluate and options.out is None:
         raise UserError("--evaluate needs --out RUN, the directory of a finished run.")
     if given & {"distill_weight", "temperature"} and options.distill is None:

@@ -6,13 +6,13 @@ import re
 import signal
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tf_compemb._child_process import start
 from tf_compemb.training.command_options import arguments, single_method
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, write_csv, write_json
@@ -87,12 +87,12 @@ def run_one(run: ComparedRun) -> int:
     if directory.metrics.exists():
         return 0
     options = run.options.replace(resume=directory.config.exists())
-    command = [sys.executable, "-m", "tf_compemb.train"]
     if options.resume:
-        command += ["--resume", "--out", str(options.out), *(["--json"] if options.json else [])]
+        told = ["--resume", "--out", str(options.out), *(["--json"] if options.json else [])]
     else:
-        command += arguments(options)
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL if options.json else None)
+        told = arguments(options)
+    output = subprocess.DEVNULL if options.json else None
+    child = start("tf_compemb.train", told, stdout=output)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del frame

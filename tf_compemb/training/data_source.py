@@ -25,8 +25,19 @@ def open_data(options: TrainingOptions) -> Any:
     """The `PreparedDataset` that the options name, prepared first where it has to be.
 
     Raises:
-        UserError: The data cannot be read; the message is the data package's own.
+        UserError: The data cannot be read (the message is the data package's own), or have no row
+            to train on.
     """
+    data = _open(options)
+    if data.split_size("train") < 1:
+        raise UserError(
+            f"{', '.join(options.data) or 'The generated data'}: none of {data.rows} row is to "
+            "train on, which the first six sevenths are, rounded down; give at least 2 rows."
+        )
+    return data
+
+
+def _open(options: TrainingOptions) -> Any:
     from tf_compemb.data import DataError, open_or_prepare
 
     cache = cache_directory(options)

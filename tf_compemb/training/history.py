@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -31,7 +32,7 @@ class History:
 
     `step` counts finished steps from the run's beginning, `epoch` is from 1, `train_loss` is the
     mean cross entropy (nats) over the rows since the row before; the validation columns are empty
-    where none took place.
+    where none took place, and where the validation part does not define them.
 
     Args:
         run: The run's directory.
@@ -39,8 +40,12 @@ class History:
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
-        self._writer = tf.summary.create_file_writer(str(run.logs))
         self.rows: list[list[Any]] = []
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        """Of TensorBoard's file, which is made with the first row: before it there is no run."""
+        return tf.summary.create_file_writer(str(self._run.logs))
 
     def restore(self, step: int) -> None:
         """Reads the rows up to and including a step that an earlier process wrote."""
@@ -49,7 +54,11 @@ class History:
             self.rows = [row for row in rows if int(row[0]) <= step]
 
     def add(
-        self, step: int, epoch: int, train_loss: float, validation: dict[str, float] | None
+        self,
+        step: int,
+        epoch: int,
+        train_loss: float,
+        validation: dict[str, float | None] | None,
     ) -> None:
         """Adds a row.
 
@@ -65,7 +74,8 @@ class History:
         with self._writer.as_default():
             _write_scalar("loss/train", train_loss, step)
             for name, value in measured.items():
-                _write_scalar(f"{name}/validation", value, step)
+                if value is not None:
+                    _write_scalar(f"{name}/validation", value, step)
 
     def write(self) -> None:
         """Writes `history.csv` and what TensorBoard reads."""

@@ -14,7 +14,11 @@ from tf_compemb.training.option_types import (
     natural_number,
     positive_integer,
     positive_number,
+    seed,
+    seed_count,
     share,
+    temperature,
+    thread_count,
 )
 from tf_compemb.training.options import TrainingOptions
 
@@ -203,15 +207,15 @@ def add_training_options(group: Any) -> None:
         group,
         "--temperature",
         "by which the logits of teacher and student are divided before they are compared",
-        type=positive_number,
+        type=temperature,
         metavar="T",
     )
-    _add(group, "--seed", "of initial weights and order of rows", type=natural_number)
+    _add(group, "--seed", "of initial weights and order of rows", type=seed)
     _add(
         group,
         "--seeds",
         "repeat with N seeds from --seed on and report mean and spread",
-        type=positive_integer,
+        type=seed_count,
         metavar="N",
     )
     _add(
@@ -249,14 +253,14 @@ def add_speed_options(group: Any) -> None:
         group,
         "--intra-op-threads",
         "threads within an operation (default: one a core)",
-        type=positive_integer,
+        type=thread_count,
         metavar="N",
     )
     _add(
         group,
         "--inter-op-threads",
         "operations at the same time (default: one a core)",
-        type=positive_integer,
+        type=thread_count,
         metavar="N",
     )
 

@@ -7,20 +7,47 @@ import json
 from pathlib import Path
 from typing import Any
 
+# What TensorFlow counts in 64 bits has room to be added to.
+LARGEST_INTEGER = 2**62
+# NumPy's and Keras' generators take 32 bits.
+LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 10_000
+MOST_THREADS = 4096
+# float32's normal numbers: smaller ones would count as 0, larger ones as infinite.
+LEAST_NUMBER, LARGEST_NUMBER = 1.2e-38, 3.4e38
+
 
 def positive_integer(text: str) -> int:
-    """1, 2, ..."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
+    """1, 2, ..., 2**62."""
+    return _integer(text, 1, LARGEST_INTEGER)
 
 
 def natural_number(text: str) -> int:
-    """0, 1, ..."""
+    """0, 1, ..., 2**62."""
+    return _integer(text, 0, LARGEST_INTEGER)
+
+
+def seed(text: str) -> int:
+    """0, 1, ..., 2**32 - 1."""
+    return _integer(text, 0, LARGEST_SEED)
+
+
+def seed_count(text: str) -> int:
+    """1, 2, ..., 10000."""
+    return _integer(text, 1, MOST_SEEDS)
+
+
+def thread_count(text: str) -> int:
+    """1, 2, ..., 4096."""
+    return _integer(text, 1, MOST_THREADS)
+
+
+def _integer(text: str, least: int, most: int) -> int:
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, not {text}")
     return value
 
 
@@ -30,10 +57,20 @@ def modulus(text: str) -> int | str:
 
 
 def positive_number(text: str) -> float:
-    """A finite number above 0."""
+    """A finite number above 0, as float32 has them."""
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
+    if not LEAST_NUMBER <= value <= LARGEST_NUMBER:
+        raise argparse.ArgumentTypeError(
+            f"must be a positive number from {LEAST_NUMBER:g} to {LARGEST_NUMBER:g}, not {text}"
+        )
+    return value
+
+
+def temperature(text: str) -> float:
+    """A number from 0.001 to 1000, by which logits can be divided."""
+    value = float(text)
+    if not 0.001 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"must be from 0.001 to 1000, not {text}")
     return value
 
 

@@ -19,6 +19,9 @@ from tf_compemb.training.run_directory import RunDirectory, replacing
 _COLORS = 10
 _MARKERS = "osD^v"
 
+UNDEFINED = "undefined"
+WHY_UNDEFINED = "undefined: an AUC takes rows with a click and rows without, a loss takes any row."
+
 
 def megabytes(number: float) -> str:
     """Bytes as MB (10^6 bytes), or kB under one.
@@ -42,6 +45,8 @@ def print_metrics(metrics: dict[str, Any], out: Path) -> None:
         table.add_row("test, best achievable", *map(_number, best), "")
     console = _console()
     console.print(table)
+    if UNDEFINED in (_number(metrics[f"{split}_auc"]) for split in ("validation", "test")):
+        console.print(WHY_UNDEFINED, highlight=False, soft_wrap=True)
     rate = metrics["examples_per_second"]
     speed = "" if rate is None else f", {rate:,.0f} examples/s"
     console.print(
@@ -129,14 +134,14 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
     """Prints one line about another file's rows."""
     print(
         f"{metrics['evaluated_file']}, {metrics['evaluated_rows']:,} rows: "
-        f"loss {metrics['test_loss']:.4f}, AUC {_number(metrics['test_auc'])}, "
-        f"accuracy {metrics['test_accuracy']:.4f}"
+        f"loss {_number(metrics['test_loss'])}, AUC {_number(metrics['test_auc'])}, "
+        f"accuracy {_number(metrics['test_accuracy'])}"
     )
 
 
 def _number(value: float | None) -> str:
-    """A metric, or a dash where the rows do not define it."""
-    return "-" if value is None else f"{value:.4f}"
+    """A metric, or a word where the rows do not define it."""
+    return UNDEFINED if value is None else f"{value:.4f}"
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
@@ -154,7 +159,8 @@ def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
         table.add_column(
             column, justify="left" if left else "right", no_wrap=not left, overflow="fold"
         )
-    best = min(row["test_loss"] for row in rows)
+    losses = [row["test_loss"] for row in rows if row["test_loss"] is not None]
+    best = min(losses, default=None)
     for row in rows:
         rate = row["examples_per_second"]
         table.add_row(
@@ -163,7 +169,7 @@ def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
             f"{row['embedding_parameters']:,}",
             megabytes(row["embedding_bytes"]),
             "" if rate is None else f"{rate:,.0f}",
-            style="bold" if row["test_loss"] == best else None,
+            style="bold" if losses and row["test_loss"] == best else None,
         )
     console = _console()
     console.print(table)
@@ -176,7 +182,7 @@ def print_comparison(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 def _spread(row: dict[str, Any], key: str) -> str:
     deviation = row.get(f"{key}_std")
-    return f"{row[key]:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+    return _number(row[key]) + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -190,6 +196,8 @@ def plot_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     with _figure(path, width=9.5) as axes:
         for i, row in enumerate(rows):
+            if row["test_loss"] is None:
+                continue
             axes.errorbar(
                 row["embedding_bytes"] / 1e6,
                 row["test_loss"],

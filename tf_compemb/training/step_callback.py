@@ -79,7 +79,7 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         history: History,
         checkpoints: Checkpoints,
         guard: InterruptionGuard,
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[], dict[str, float | None]],
         show: Callable[[int, float], None],
         several_epochs: bool,
     ) -> None:
@@ -98,7 +98,7 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         self.seconds = 0.0
         self.steady_steps = 0
         self.steady_seconds = 0.0
-        self.validation: dict[str, float] = {}
+        self.validation: dict[str, float | None] = {}
 
     def begin_epoch(self, model: Any, epoch: int, step: int, seconds: float) -> None:
         """Sets the position before `fit`: its epoch and step in it, and seconds spent so far."""
@@ -151,14 +151,11 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         if not (validate or self.step % self._cadence.record == 0):
             return
         self._loss = float(self.model.log_loss.result())
-        if not math.isfinite(self._loss):
-            raise UserError(
-                f"The loss is not a finite number after step {self._finished_steps()}: lower "
-                "--learning-rate."
-            )
+        self._require_finite("loss", self._loss)
         self.model.log_loss.reset_state()
         if validate:
             self.validation = self._validate()
+            self._require_finite("validation loss", self.validation["loss"])
         self._history.add(
             self._finished_steps(),
             self.epoch + 1,
@@ -167,3 +164,10 @@ class StepCallback(keras.callbacks.Callback):  # type: ignore[misc, name-defined
         )
         if at_end and self._several_epochs:
             self._checkpoints.keep_if_best(self.epoch, self.validation["loss"])
+
+    def _require_finite(self, what: str, loss: float | None) -> None:
+        if loss is not None and not math.isfinite(loss):
+            raise UserError(
+                f"The {what} is not a finite number after step {self._finished_steps()}: lower "
+                "--learning-rate."
+            )

@@ -96,6 +96,7 @@ class Trainer:
         tf.random.set_global_generator(tf.random.Generator.from_seed(options.seed))
         self.collection = build.build_collection(options, data.cardinalities, data)
         check_replicas(strategy, self.collection)
+        build.require_memory(options, self.collection)
         with strategy.scope():
             self.model = build.build_model(options, self.collection)
             self.model.build_on_one_row()
@@ -123,7 +124,7 @@ class Trainer:
             self.options.validate_every,
         )
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float | None]:
         """`quality` of the validation part."""
         return self.evaluator(self.data.batches("validation", self._evaluation_batch()))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tf_compemb._child_process import start
 
 
 def run_program(module: str, *arguments: str | Path) -> int:
@@ -21,12 +22,9 @@ def run_program(module: str, *arguments: str | Path) -> int:
     package = Path(__file__).resolve().parents[3]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        told = list(map(str, arguments))
+        process = start(module, told, stdout=output, stderr=output, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
