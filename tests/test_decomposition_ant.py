@@ -407,7 +407,7 @@ def test_fewer_rows_than_anchors():
         ({"nonzeros": 17}, "must be at most `num_anchors`. Received: nonzeros=17, num_anchors=16"),
         ({"nonzeros": 0}, "`nonzeros` must be a positive integer"),
         ({"penalty": -1.0}, r"`penalty` must not be negative. Received: penalty=-1\.0"),
-        ({"penalty": float("nan")}, "`penalty` must not be negative"),
+        ({"penalty": float("nan")}, "`penalty` must be a finite number"),
     ],
 )
 def test_refusals(options, message):

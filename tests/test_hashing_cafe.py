@@ -273,7 +273,8 @@ def test_sizes():
         ({"num_hot": 50}, "`num_hot` must be from 0 to below input_dim=50"),
         ({"num_hot": -1}, "Received: num_hot=-1"),
         ({"hash_share": 0}, "`hash_share` must be above 0 and at most 1. Received: hash_share=0"),
-        ({"threshold": float("inf")}, "`threshold` must be above 0"),
+        ({"threshold": float("inf")}, "`threshold` must be a finite number. Received: "),
+        ({"threshold": 0}, "`threshold` must be above 0"),
         ({"decay": 1.5}, "`decay` must be above 0 and at most 1"),
     ],
 )

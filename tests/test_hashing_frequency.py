@@ -34,8 +34,9 @@ def test_frequencies_of_another_shape_are_refused(wrong):
 
 
 def test_num_frequent_out_of_range_is_refused():
-    for wrong in (-1, 9):
-        with pytest.raises(ValueError, match=f"from 0 to input_dim=8. Received: .*={wrong}"):
+    for wrong, wanted in {-1: "0 or a positive integer", 9: "from 0 to input_dim=8"}.items():
+        message = f"`num_frequent` must be {wanted}. Received: num_frequent={wrong}"
+        with pytest.raises(ValueError, match=message):
             FrequencyThresholdEmbedding(8, 4, num_frequent=wrong)
 
 

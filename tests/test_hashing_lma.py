@@ -203,7 +203,7 @@ def test_sizes():
     [
         ({"num_minhashes": 7}, "must be even and at least `key_length`"),
         ({"num_minhashes": 4}, "num_minhashes=4, key_length=8"),
-        ({"num_signatures": -1}, "`num_signatures` must be 0 or more. Received: num_signatures=-1"),
+        ({"num_signatures": -1}, "`num_signatures` must be 0 or a positive integer. Received: "),
         ({"sampled_ids": [0.5]}, "integers of shape .* Received: shape .1,., dtype float64"),
         ({"sampled_ids": [[[1]]]}, r"Received: shape \(1, 1, 1\)"),
         ({"sampled_ids": [3, 10]}, r"must be in \[0, 10\). Received: ids from 3 to 10"),

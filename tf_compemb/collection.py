@@ -79,8 +79,9 @@ class EmbeddingCollection(Layer):
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: Integer ids (batch, fields); or a mapping from field name, or a sequence in field
-            order, of ids (batch,) or bags (ragged, sparse, or padded (batch, length)).
+        inputs: An array of integer ids (batch, fields); or a mapping from field name, or a
+            sequence in field order, of ids (batch,) or bags (ragged, sparse, or padded
+            (batch, length)).
         weights: None, or for bags a mapping from field name to weights in the form of the ids.
 
     Returns:

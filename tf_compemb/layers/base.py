@@ -52,8 +52,10 @@ class CompressedEmbedding(Layer):
         **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Integer ids of any shape; a tf.RaggedTensor; or, with a combiner, a tf.SparseTensor.
-        weights: None, or, with a combiner, a weight for each id in the form of `inputs`.
+        inputs: Integer ids of any shape; a tf.RaggedTensor; or, with a combiner, a tf.SparseTensor
+            of shape (batch, length).
+        weights: None, or, with a combiner, a weight for each id: of the form and shape of
+            `inputs`, and with its row lengths or indices.
 
     Returns:
         Vectors, shape `inputs.shape + (output_dim,)`; with a combiner `inputs.shape[:-1] +
@@ -61,9 +63,10 @@ class CompressedEmbedding(Layer):
 
     Raises:
         TypeError: Ids that are not integers.
-        ValueError: Arguments out of range; eagerly, ids outside `[0, input_dim)`. Inside a
-            TensorFlow graph those are an `InvalidArgumentError`; under JAX's `jit`, where nothing
-            can raise, their vectors are NaN.
+        ValueError: Arguments out of range; forms or shapes that do not go together; eagerly, ids
+            outside `[0, input_dim)` and weights that stand elsewhere than the ids. What only the
+            run of a TensorFlow graph can tell is an `InvalidArgumentError` there; under JAX's
+            `jit`, where nothing can raise, the vectors of wrong ids are NaN.
     """
 
     method_name = ""
