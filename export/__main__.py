@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.export`: a checked export of a run, a `.keras` file, or a new model."""
+"""`tf-compemb export`: a checked export of a run, a `.keras` file, or a new model."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tf_compemb.training.options import TrainingOptions
 class ExportOptions:
     """What is to be exported, and where to.
 
-    Attributes: one for each option of `python -m tf_compemb.export --help`, with the same meaning;
+    Attributes: one for each option of `tf-compemb export --help`, with the same meaning;
         `model` has those of the trainer, and is None without `--untrained`.
     """
 
@@ -90,7 +90,7 @@ def _default_name(run: Path | None, model: TrainingOptions | None) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m tf_compemb.export",
+        prog="tf-compemb export",
         argument_default=argparse.SUPPRESS,
         description=(
             "Export a trained model as DIR/NAME/VERSION/ for TF-Serving, with its encoder in the "
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         nargs="?",
         metavar="RUN",
-        help="run directory of python -m tf_compemb.train, or a .keras file",
+        help="run directory of tf-compemb train, or a .keras file",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory of all models")
     parser.add_argument("--name", help="the model's name (default: RUN's)")

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.serving COMMAND`: a local server, its client, and comparisons."""
+"""`tf-compemb serving COMMAND`: a local server, its client, and comparisons."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.serving",
+        prog="tf-compemb serving",
         description="SavedModels behind TensorFlow Serving's API: a local server, a client, and "
         "comparisons.",
-        epilog="`python -m tf_compemb.serving COMMAND --help` shows a command's options.",
+        epilog="`tf-compemb serving COMMAND --help` shows a command's options.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands)

@@ -259,7 +259,7 @@ def _unreachable(address: str, reason: str) -> ServingError:
     return ServingError(
         "UNREACHABLE",
         f"No server answers at {address} ({reason}); check the address, or start one with "
-        "`python -m tf_compemb.serving serve`.",
+        "`tf-compemb serving serve`.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.serving compare`: memory, latency and outputs of models side by side."""
+"""`tf-compemb serving compare`: memory, latency and outputs of models side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.serving serve`: the local server as a program."""
+"""`tf-compemb serving serve`: the local server as a program."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) 
             batching=batching,
         ),
     )
-    print(f"tf_compemb.serving: {_WHAT}", file=sys.stderr)
+    print(f"tf-compemb serving: {_WHAT}", file=sys.stderr)
     server.load()
     refused = [it for name, _ in models for it in server.manager.versions(name)]
     if refused and all(it.error for it in refused):

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.experiments` from its arguments to its files."""
+"""`tf-compemb experiments` from its arguments to its files."""
 
 import csv
 import io

@@ -15,10 +15,14 @@ PROGRAMS = {
         "the QR paper's figures and table, and the leaderboard of all methods",
     ),
     "export": ("tf_compemb.export.__main__", "export a trained model for TF-Serving or LiteRT"),
+    "reconstruction": (
+        "tf_compemb.experiments.reconstruction",
+        "measure how well methods keep a trained table",
+    ),
     "serving": ("tf_compemb.serving.__main__", "serve, call and compare exported models"),
     "data": ("tf_compemb.data.__main__", "prepare, generate or describe Criteo-format data"),
     "benchmark": ("tf_compemb.benchmark.__main__", "measure speed and memory beside the peers"),
-    "native_kernels": (
+    "native-kernels": (
         "tf_compemb.native_kernels.__main__",
         "compile optional kernels that train large tables faster on a CPU",
     ),

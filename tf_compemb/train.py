@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.train`: trains DLRM or DCN on Criteo-format data with any method."""
+"""`tf-compemb train`: trains DLRM or DCN on Criteo-format data with any method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.benchmark SUITE...`: measures, prints, writes."""
+"""`tf-compemb benchmark SUITE...`: measures, prints, writes."""
 
 from __future__ import annotations
 

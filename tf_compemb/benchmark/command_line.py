@@ -1,4 +1,4 @@
-"""The options of `python -m tf_compemb.benchmark`."""
+"""The options of `tf-compemb benchmark`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         argv: Arguments; None for the process's own.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.benchmark",
+        prog="tf-compemb benchmark",
         description="Speed and memory of our layers and optimisers beside the stock ones of Keras, "
         "torch, FBGEMM, torchrec and keras-rs. Each framework has a process of its own; the cases "
         "of a group take turns, one call at a time.",

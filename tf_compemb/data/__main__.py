@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.data prepare | generate | describe`."""
+"""`tf-compemb data prepare | generate | describe`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.data", description="Criteo-format data: prepare and generate."
+        prog="tf-compemb data", description="Criteo-format data: prepare and generate."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.experiments NAME...`: trains a grid's runs, writes tables and a report."""
+"""`tf-compemb experiments NAME...`: trains a grid's runs, writes tables and a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of `python -m tf_compemb.experiments`."""
+"""Options of `tf-compemb experiments`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         argv: Arguments; None for the process's own.
     """
     parser = Parser(
-        prog="python -m tf_compemb.experiments",
+        prog="tf-compemb experiments",
         description="Figures and table of the QR paper (Shi et al. 2020) and the leaderboard of "
         "all methods at equal bytes: many training runs, their tables, figures and a report. What "
         "was run is kept: a command that was stopped or killed goes on where it was.",

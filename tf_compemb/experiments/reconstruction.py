@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.experiments.reconstruction RUN`: how well methods keep a trained table.
+"""`tf-compemb reconstruction RUN`: how well methods keep a trained table.
 
 Every method that can start from a table is given the largest table of a run with full tables, at
 falling numbers of bytes. No training follows: the error says what a conversion alone loses.
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0, or 2 for a mistake in what was given.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.experiments.reconstruction",
+        prog="tf-compemb reconstruction",
         description="How near each method that can start from a trained table comes to it.",
     )
     parser.add_argument("run", metavar="RUN", help="a finished run of --embedding full")

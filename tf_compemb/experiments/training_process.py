@@ -22,7 +22,7 @@ _context: Any = multiprocessing.get_context("forkserver" if sys.platform == "lin
 def start(
     arguments: Sequence[str], environment: Mapping[str, str], log: Path, claim: int
 ) -> BaseProcess:
-    """Starts `python -m tf_compemb.train` with arguments.
+    """Starts `tf-compemb train` with arguments.
 
     Args:
         arguments: Of the program.

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.native_kernels`: compiles the kernels, checks them, says where they are."""
+"""`tf-compemb native-kernels`: compiles the kernels, checks them, says where they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         standard error explains.
     """
     argparse.ArgumentParser(
-        prog="python -m tf_compemb.native_kernels",
+        prog="tf-compemb native-kernels",
         description="Compiles kernels that read tables on the CPU in training, and update "
         "them by sgd, adagrad and rowwise_adagrad, against the installed TensorFlow, and checks "
         "them against its own ops. Takes a C++ compiler (CXX in the environment, or g++) and about "

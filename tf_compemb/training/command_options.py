@@ -112,7 +112,7 @@ class Parser(argparse.ArgumentParser):
 def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     parser = Parser(
         exit_on_error=exit_on_error,
-        prog="python -m tf_compemb.train",
+        prog="tf-compemb train",
         argument_default=argparse.SUPPRESS,
         description=(
             "Train a click model (DLRM or DCN) on Criteo-format data with compressed embeddings, "
