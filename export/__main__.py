@@ -12,6 +12,7 @@ from typing import Any
 
 from tf_compemb.data.errors import DataError
 from tf_compemb.export.command_options import ExportOptions, parse
+from tf_compemb.export.command_options import add_options as add_options
 from tf_compemb.export.errors import ExportError
 from tf_compemb.export.loading import load_keras_file, load_trained_run, new_model
 from tf_compemb.training.errors import UserError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tf_compemb._program import Parser, command_of
 from tf_compemb.data.errors import DataError
 from tf_compemb.serving.client_command import add_predict
 from tf_compemb.serving.compare_command import add_compare, add_empty
@@ -24,7 +25,10 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0, or 2 when the user can mend it, which one sentence on standard error
         explains.
     """
-    options = _parser().parse_args(argv)
+    parser = Parser(prog="tf-compemb serving")
+    add_options(parser)
+    options = parser.parse_args(argv)
+    options.command = command_of("serving", argv)
     try:
         return options.run(options)
     except (UserError, DataError, OSError) as error:
@@ -34,19 +38,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tf-compemb serving",
-        description="SavedModels behind TensorFlow Serving's API: a local server, a client, and "
-        "comparisons.",
-        epilog="`tf-compemb serving COMMAND --help` shows a command's options.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and commands to a parser of its own."""
+    parser.description = (
+        "SavedModels behind TensorFlow Serving's API: a local server, a client, and comparisons."
     )
+    parser.epilog = "`tf-compemb serving COMMAND --help` shows a command's options."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands)
     add_predict(commands)
     add_compare(commands)
     add_empty(commands)
-    return parser
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,7 +165,7 @@ def run_compare(options: argparse.Namespace) -> int:
     summarized = summary(found)
     out.mkdir(parents=True, exist_ok=True)
     about = {
-        "command": shlex.join(["python", "-m", "tf_compemb.serving", *sys.argv[1:]]),
+        "command": options.command,
         "started": started,
         "rows": rows.origin,
         "signature": rows.signature,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_compemb.serving.__main__ import _parser
+from tf_compemb.command_line import make_parser
 
 SERVING = Path(__file__).resolve().parent.parent / "serving"
 TEXT = (SERVING / "README.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def test_commands_of_this_program_are_taken():
     found = commands("serving")
     assert {arguments[0] for arguments in found} == {"serve", "predict", "compare", "empty"}
     for arguments in found:
-        _parser().parse_args(numbers_for_processes(arguments))
+        make_parser().parse_args(["serving", *numbers_for_processes(arguments)])
 
 
 def test_commands_of_the_trainer_and_the_exporter_are_taken():

@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Any
 
+from tf_compemb.training.command_options import add_options as add_options
 from tf_compemb.training.command_options import parse, single_method
 from tf_compemb.training.comparison import (
     collect,

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from tf_compemb._program import Parser
+
 if TYPE_CHECKING:
     from tf_compemb.data.prepared_dataset import PreparedDataset
 
@@ -23,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0, or 2 when the data, a path or an option is at fault, which one sentence
         on standard error explains.
     """
-    options = _parser().parse_args(argv)
+    parser = Parser(prog="tf-compemb data")
+    add_options(parser)
+    options = parser.parse_args(argv)
     from tf_compemb.data.errors import DataError
 
     try:
@@ -38,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tf-compemb data", description="Criteo-format data: prepare and generate."
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and commands to a parser of its own."""
+    parser.description = "Criteo-format data: prepare, generate and describe."
+    parser.epilog = "`tf-compemb data COMMAND --help` shows a command's options."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(
         commands.add_parser(
@@ -50,7 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_generate(commands.add_parser("generate", help="a raw file of generated rows"))
     _add_describe(commands.add_parser("describe", help="what a prepared data set holds"))
-    return parser
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:

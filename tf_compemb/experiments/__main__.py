@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tf_compemb._program import command_of
+from tf_compemb.experiments.command_line import add_options as add_options
 from tf_compemb.experiments.command_line import parse
 from tf_compemb.training.errors import UserError
 
@@ -31,11 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0; 1 when a run failed, which does not stop the others; 2 for a mistake in
         what was given; 128 + n after signal n.
     """
-    given = sys.argv[1:] if argv is None else argv
     options = parse(argv)
-    command = shlex.join(["python", "-m", "tf_compemb.experiments", *given])
     try:
-        return _run(options, command)
+        return _run(options, command_of("experiments", argv))
     except (UserError, OSError) as error:  # OSError such as a full disk.
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_compemb._program import Parser
 from tf_compemb.training.errors import UserError
 
 COLUMNS = ("method", "compression", "rank", "served_bytes", "relative_error")
@@ -28,17 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a mistake in what was given.
     """
-    parser = argparse.ArgumentParser(
-        prog="tf-compemb reconstruction",
-        description="How near each method that can start from a trained table comes to it.",
-    )
-    parser.add_argument("run", metavar="RUN", help="a finished run of --embedding full")
-    parser.add_argument(
-        "--field", metavar="NAME", help="C1 to C26 (default: the one with the most ids)"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", default="reconstruction", help="(default: %(default)s)"
-    )
+    parser = Parser(prog="tf-compemb reconstruction")
+    add_options(parser)
     options = parser.parse_args(argv)
     try:
         _run(options)
@@ -46,6 +38,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return _USER_ERROR
     return 0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and options to a parser of its own."""
+    parser.description = "How near each method that can start from a trained table comes to it."
+    parser.add_argument("run", metavar="RUN", help="a finished run of --embedding full")
+    parser.add_argument(
+        "--field", metavar="NAME", help="C1 to C26 (default: the one with the most ids)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="reconstruction", help="(default: %(default)s)"
+    )
 
 
 def _run(options: argparse.Namespace) -> None:

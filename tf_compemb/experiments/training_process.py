@@ -46,7 +46,6 @@ def _train(arguments: list[str], environment: dict[str, str], log: str, claim: A
     claim.detach()
     _redirect(log)
     os.environ.update(environment)
-    sys.argv = ["train.py", *arguments]  # For the run's configuration.
     from tf_compemb.train import main
 
     sys.exit(main(arguments))

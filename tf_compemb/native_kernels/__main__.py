@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from tf_compemb._program import Parser
 from tf_compemb.native_kernels import SWITCH
 
 USER_ERROR = 2
@@ -24,13 +25,9 @@ def main(argv: list[str] | None = None) -> int:
         ops, in which case they are not kept; 2 if they cannot be compiled, which one sentence on
         standard error explains.
     """
-    argparse.ArgumentParser(
-        prog="tf-compemb native-kernels",
-        description="Compiles kernels that read tables on the CPU in training, and update "
-        "them by sgd, adagrad and rowwise_adagrad, against the installed TensorFlow, and checks "
-        "them against its own ops. Takes a C++ compiler (CXX in the environment, or g++) and about "
-        "a minute, once for each version of TensorFlow and of this package.",
-    ).parse_args(argv)
+    parser = Parser(prog="tf-compemb native-kernels")
+    add_options(parser)
+    parser.parse_args(argv)
     from tf_compemb._native_log import import_tensorflow_quietly
 
     try:
@@ -52,6 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description to a parser of its own; it has no options."""
+    parser.description = (
+        "Compiles kernels that read tables on the CPU in training, and update them by sgd, adagrad "
+        "and rowwise_adagrad, against the installed TensorFlow, and checks them against its own "
+        "ops. Takes a C++ compiler (CXX in the environment, or g++) and about a minute, once for "
+        "each version of TensorFlow and of this package."
+    )
 
 
 def _build_and_check() -> None:
