@@ -13,7 +13,7 @@ from typing import Any
 
 from tf_compemb.serving.compare_models import EMPTY, cardinalities, model_card, parse_models
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.option_types import natural_number, positive_integer
+from tf_compemb.training.option_types import natural_number, positive_integer, positive_integers
 from tf_compemb.training.run_directory import check_writable, write_csv, write_json
 
 _BATCHES = "1,64,1024"
@@ -72,7 +72,7 @@ def add_compare(commands: Any) -> None:
     )
     parser.add_argument(
         "--batches",
-        type=_batches,
+        type=positive_integers,
         default=_BATCHES,
         metavar="N,...",
         help=f"rows of a request (default: {_BATCHES})",
@@ -199,11 +199,3 @@ def _check_packages() -> None:
                 f"A comparison needs the package {module}: install what it takes with "
                 "`pip install tf_compemb[train,serving]`."
             )
-
-
-def _batches(text: str) -> list[int]:
-    """An argparse type; its name stands in argparse's message."""
-    sizes = sorted({int(size) for size in text.split(",")})
-    if sizes[0] < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {sizes[0]}")
-    return sizes

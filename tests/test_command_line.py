@@ -137,3 +137,37 @@ def test_what_texts_and_messages_call_a_program_is_one():
             if command and program in with_commands:
                 assert f"{program} {command}" in known, path
     assert mentions > 20
+
+
+def typed_options() -> list[tuple[str, argparse.Action]]:
+    """Every option of every program whose value is read by a function."""
+    return [
+        (f"{parser.prog} {action.option_strings[0]}", action)
+        for parser in sub_parsers(make_parser())
+        for action in parser._actions
+        if action.type not in (None, str, Path) and action.option_strings
+    ]
+
+
+def refusal(action: argparse.Action, text: str) -> str | None:
+    """What is said of an option's value; None where it is taken."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser._add_action(action)
+    try:
+        parser.parse_args([f"{action.option_strings[0]}={text}"])
+    except argparse.ArgumentError as error:
+        return error.message
+    return None
+
+
+@pytest.mark.parametrize("text", ["abc", "", "1.5.2", "nan", "-3", "0x10", "[", "1,,2", "9" * 5000])
+def test_a_bad_value_is_named_and_no_function_of_ours(text):
+    refused = 0
+    for option, action in typed_options():
+        said = refusal(action, text)
+        if said is not None:
+            refused += 1
+            assert re.match("(must be|is neither)", said), (option, said)
+            assert text[:3] in said, option
+            assert len(said) < 200, option
+    assert refused > 20

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tf_compemb._program import Parser
+from tf_compemb.training.option_types import positive_integer
 
 SUITES = {
     "lookup": "forward pass of the embeddings",
@@ -35,12 +36,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.rounds is None:
         options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1, not {options.rounds}.")
     if shutil.which(options.peer_python) is None:
-        parser.error(f"--peer-python {options.peer_python} is no program that can be run.")
+        parser.error(f"--peer-python {options.peer_python} is no program that can be run")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
-        parser.error(f"--out {options.out} is a file; give a directory.")
+        parser.error(f"--out {options.out} is a file; give a directory")
     options.suites = (
         list(SUITES) if "all" in options.suites else list(dict.fromkeys(options.suites))
     )
@@ -65,7 +64,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--only", metavar="TEXT", help="run only the groups whose name holds TEXT, such as adagrad"
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help=f"turns of each case (default: {ROUNDS})"
+        "--rounds",
+        type=positive_integer,
+        metavar="N",
+        help=f"turns of each case (default: {ROUNDS})",
     )
     parser.add_argument(
         "--quick",

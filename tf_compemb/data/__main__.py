@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tf_compemb._program import Parser
+from tf_compemb.training.option_types import natural_number, positive_integer, share
 
 if TYPE_CHECKING:
     from tf_compemb.data.prepared_dataset import PreparedDataset
@@ -70,13 +71,16 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-count",
-        type=int,
+        type=positive_integer,
         default=1,
         metavar="N",
         help="vocabulary: rows a category needs for an id of its own (default: 1)",
     )
     parser.add_argument(
-        "--hash-buckets", type=int, metavar="N", help="hash: ids of each field (default: 2**20)"
+        "--hash-buckets",
+        type=positive_integer,
+        metavar="N",
+        help="hash: ids of each field (default: 2**20)",
     )
     parser.add_argument(
         "--bad-lines",
@@ -86,14 +90,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-bad-share",
-        type=float,
+        type=share,
         default=0.01,
         metavar="SHARE",
         help="skip: the share of bad lines that is an error (default: 0.01)",
     )
     parser.add_argument(
         "--memory",
-        type=int,
+        type=positive_integer,
         default=2**30,
         metavar="BYTES",
         help="what the numbering may take; a field beyond it goes through temporary files "
@@ -116,11 +120,11 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_generate)
-    parser.add_argument("--rows", type=int, required=True, metavar="N")
+    parser.add_argument("--rows", type=positive_integer, required=True, metavar="N")
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="the file to make; gzip if it ends in .gz"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--seed", type=natural_number, default=0, metavar="N", help="(default: 0)")
     parser.add_argument(
         "--cardinalities",
         choices=("scaled", "kaggle"),
