@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+# What a constructor may take of the training data, if the class says `needs_...`. No size depends
+# on it, and it is not in the configuration.
 STATISTICS = ("frequencies", "sampled_ids")
-"""Arguments of methods that the data give, and no user."""
 
 _FOLDER = Path(__file__).parent
 

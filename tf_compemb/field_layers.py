@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tf_compemb._signatures import STATISTICS
 from tf_compemb.layers.base import CompressedEmbedding
-from tf_compemb.layers.budget import STATISTICS
 from tf_compemb.layers.registry import get_method
 from tf_compemb.partitions import Partition
 

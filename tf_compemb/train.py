@@ -17,6 +17,7 @@ from tf_compemb.training.comparison import (
     write_comparison,
 )
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.first_checks import check_evaluation, check_names, check_teacher
 from tf_compemb.training.options import OF_ONE_MACHINE, TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, default_out, write_json
 from tf_compemb.training.strategy import own_out
@@ -61,6 +62,8 @@ def _run(options: TrainingOptions, given: frozenset[str]) -> int:
         run.check_new()
         options = options.with_optimizer_defaults()
     options = options.replace(out=out)
+    check_names(options)
+    check_teacher(options)
     if is_comparison(options):
         return _compare(options, run)
     if ":" in options.embedding[0]:
@@ -92,9 +95,11 @@ def _start_tensorflow(options: TrainingOptions) -> None:
 
 def _train(options: TrainingOptions, run: RunDirectory) -> int:
     from tf_compemb.training.data_source import data_of_run, open_data
+    from tf_compemb.training.environment import check_packages
 
-    _start_tensorflow(options)
+    check_packages()
     data = data_of_run(run) if options.resume else open_data(options)
+    _start_tensorflow(options)
     from tf_compemb.training.interruption import TrainingInterrupted
     from tf_compemb.training.report import print_metrics, print_profile
     from tf_compemb.training.trainer import train
@@ -141,11 +146,13 @@ def _compare(options: TrainingOptions, run: RunDirectory) -> int:
 
 
 def _evaluate(options: TrainingOptions) -> int:
+    run, file = RunDirectory(options.out or ""), options.evaluate or ""
+    check_evaluation(run, file)
     _start_tensorflow(options)
     from tf_compemb.training.evaluate_run import evaluate_run
     from tf_compemb.training.report import print_evaluation
 
-    metrics = evaluate_run(RunDirectory(options.out or ""), options.evaluate or "", options)
+    metrics = evaluate_run(run, file, options)
     if options.json:
         _print_json(metrics)
     else:
@@ -154,9 +161,11 @@ def _evaluate(options: TrainingOptions) -> int:
 
 
 def _dry_run(options: TrainingOptions) -> int:
-    from tf_compemb.training.dry_run import dry_run
+    from tf_compemb.training.dry_run import dry_run, read_cardinalities
     from tf_compemb.training.environment import prepare_tensorflow
 
+    read_cardinalities(options.cardinalities or "")
+    check_names(options)
     prepare_tensorflow()
     models = dry_run(options)
     if options.json:

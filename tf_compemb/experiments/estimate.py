@@ -23,6 +23,7 @@ from tf_compemb.experiments.memory import needed_bytes, total_bytes
 from tf_compemb.experiments.plan import Point, points_of
 from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.scheduler import environment_of_a_run
+from tf_compemb.training.environment import prepare_tensorflow
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -79,10 +80,9 @@ def print_estimates(grids: Sequence[Grid], options: argparse.Namespace) -> None:
     """
     jobs = options.jobs or core_count()
     console = Console() if sys.stdout.isatty() else Console(width=130)
-    for grid in grids:
-        if not grid.is_trained:
-            continue
-        size = _size_of(grid, options)
+    sizes = [(grid, _size_of(grid, options)) for grid in grids if grid.is_trained]
+    prepare_tensorflow()
+    for grid, size in sizes:
         found = estimate(grid, size, options, jobs)
         console.print(_table(grid, size, found))
         for line in _lines(grid, found, jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import os
 import platform
@@ -25,22 +26,39 @@ def prepare_tensorflow() -> None:
     Raises:
         UserError: TensorFlow runs already with Keras 3, or a package of the extra is missing.
     """
+    check_packages()
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        tf = import_tensorflow_quietly("tensorflow_recommenders")
+    except ImportError as error:
+        raise _missing(error.name) from error
+    tf.get_logger().setLevel(logging.ERROR)
+
+
+def check_packages() -> None:
+    """Makes sure that TensorFlow can be imported as `prepare_tensorflow` does; sets malloc.
+
+    For what is done before, such as reading data for minutes.
+
+    Raises:
+        UserError: As of `prepare_tensorflow`.
+    """
     if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"):
         raise UserError(
             "Training needs TF_USE_LEGACY_KERAS=1 before TensorFlow is imported, and TensorFlow is "
             "imported already: set it at the start of the program."
         )
     _allocate_from_one_arena()
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    try:
-        tf = import_tensorflow_quietly("tensorflow_recommenders")
-    except ImportError as error:
-        raise UserError(
-            f"Training needs the package {error.name}: install it with "
-            "`pip install tf_compemb[train]`."
-        ) from error
-    tf.get_logger().setLevel(logging.ERROR)
+    for name in ("tensorflow", "tf_keras", "tensorflow_recommenders"):
+        if importlib.util.find_spec(name) is None:
+            raise _missing(name)
+
+
+def _missing(package: str | None) -> UserError:
+    return UserError(
+        f"Training needs the package {package}: install it with `pip install tf_compemb[train]`."
+    )
 
 
 def set_threads(intra_op: int | None, inter_op: int | None) -> None:
