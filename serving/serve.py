@@ -179,13 +179,12 @@ def _check_port(options: argparse.Namespace, number: int) -> None:
 
 def _import_libraries() -> None:
     try:
-        tf = import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
+        import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
         import h11  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed: pip install 'tf_compemb[serving]'"
         ) from error
-    tf.get_logger().setLevel(logging.ERROR)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -123,13 +124,17 @@ def prepare_with_beam(
 
 
 def _require_beam() -> None:
+    before = logging.root.manager.disable
     try:
+        logging.disable(logging.WARNING)  # Of Google's packages, which nothing here needs.
         import apache_beam  # noqa: F401
     except ImportError as error:
         raise DataError(
             "The Beam runner needs the package apache-beam: install it with "
             "`pip install tf_compemb[beam]`."
         ) from error
+    finally:
+        logging.disable(before)
 
 
 class _BeamRun:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import logging
 import os
 import platform
 import resource
@@ -30,10 +29,9 @@ def prepare_tensorflow() -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
-        tf = import_tensorflow_quietly("tensorflow_recommenders")
+        import_tensorflow_quietly("tensorflow_recommenders")
     except ImportError as error:
         raise _missing(error.name) from error
-    tf.get_logger().setLevel(logging.ERROR)
 
 
 def check_packages() -> None:
