@@ -191,6 +191,9 @@ def _describe(options: argparse.Namespace) -> None:
         dataset.verify()
     _print_summary(dataset)
     _print_fields(dataset)
+    if options.verify:
+        files = len(dataset.manifest["files"])
+        print(f"verified: all {files} files are as they were written (SHA-256).")
 
 
 def _print_summary(dataset: PreparedDataset) -> None:

@@ -70,6 +70,7 @@ def _plan(
 ) -> list[Experiment]:
     from tf_compemb.experiments.experiment import prepare_experiment
     from tf_compemb.experiments.grid import BUDGET
+    from tf_compemb.experiments.progress import counted
     from tf_compemb.training.environment import versions
 
     found = []
@@ -77,7 +78,8 @@ def _plan(
         if any(series.varied == BUDGET for series in grid.series):
             print(f"{grid.name}: dividing budgets among the fields, a minute or two", flush=True)
         one = prepare_experiment(grid, options, own, versions())
-        print(f"{grid.name}: {len(one.points)} points, {len(one.runs)} runs", flush=True)
+        counts = counted(len(one.points), "point"), counted(len(one.runs), "run")
+        print(f"{grid.name}: {', '.join(counts)}", flush=True)
         found.append(one)
     return found
 

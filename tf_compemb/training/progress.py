@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -30,17 +31,18 @@ class StepProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._progress.add_task(label, total=total, loss=float("nan"))
+        self._task = self._progress.add_task(label, total=total, loss="")
 
     def show(self, step: int, loss: float) -> None:
-        """Moves the bar to a finished step."""
-        self._progress.update(self._task, completed=step, loss=loss)
+        """Moves the bar to a finished step; NaN is the loss until there is one."""
+        shown = "" if math.isnan(loss) else f"loss {loss:.4f}"
+        self._progress.update(self._task, completed=step, loss=shown)
 
     def __enter__(self) -> StepProgress:
         self._progress.start()
