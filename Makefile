@@ -10,7 +10,7 @@ TRAIN ?= --embedding full,hash,qr --collisions 4
 .PHONY: train test lint clean
 
 train: $(VENV)/.train
-	$(VENV)/bin/python -m tf_compemb.train $(TRAIN)
+	$(VENV)/bin/tf-compemb train $(TRAIN)
 
 test: $(VENV)/.test
 	$(VENV)/bin/python tests/every_runtime.py $(if $(SLOW),--slow)

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.export`: a checked export of a run, a `.keras` file, or a new model."""
+"""`tf-compemb export`: a checked export of a run, a `.keras` file, or a new model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from tf_compemb.data.errors import DataError
 from tf_compemb.export.command_options import ExportOptions, parse
+from tf_compemb.export.command_options import add_options as add_options
 from tf_compemb.export.errors import ExportError
 from tf_compemb.export.loading import load_keras_file, load_trained_run, new_model
 from tf_compemb.missing_packages import reports_missing_packages

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_compemb.training.command_options import Parser, add_model_options
+from tf_compemb._program import Parser
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.option_groups import add_model_options
 from tf_compemb.training.option_types import positive_integer, seed
 from tf_compemb.training.options import TrainingOptions
 
@@ -16,7 +17,7 @@ from tf_compemb.training.options import TrainingOptions
 class ExportOptions:
     """What is to be exported, and where to.
 
-    Attributes: one for each option of `python -m tf_compemb.export --help`, with the same meaning;
+    Attributes: one for each option of `tf-compemb export --help`, with the same meaning;
         `model` has those of the trainer, and is None without `--untrained`.
     """
 
@@ -38,7 +39,9 @@ def parse(argv: list[str] | None) -> ExportOptions:
         UserError: Options that contradict one another.
         SystemExit: Options that argparse refuses (status 2), or `--help` (status 0).
     """
-    given = vars(_parser().parse_args(argv))
+    parser = Parser(prog="tf-compemb export")
+    add_options(parser)
+    given = vars(parser.parse_args(argv))
     own = {
         "run": given.pop("run", None),
         "out": Path(given.pop("out")),
@@ -88,21 +91,19 @@ def _default_name(run: Path | None, model: TrainingOptions | None) -> str:
     return run.stem if run.suffix == ".keras" else run.resolve().name
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m tf_compemb.export",
-        argument_default=argparse.SUPPRESS,
-        description=(
-            "Export a trained model as DIR/NAME/VERSION/ for TF-Serving, with its encoder in the "
-            "graph, or for LiteRT. The result is reopened and compared with the model before it "
-            "gets its name."
-        ),
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and options to a parser of its own."""
+    parser.argument_default = argparse.SUPPRESS
+    parser.description = (
+        "Export a trained model as DIR/NAME/VERSION/ for TF-Serving, with its encoder in the "
+        "graph, or for LiteRT. The result is reopened and compared with the model before it "
+        "gets its name."
     )
     parser.add_argument(
         "run",
         nargs="?",
         metavar="RUN",
-        help="run directory of python -m tf_compemb.train, or a .keras file",
+        help="run directory of tf-compemb train, or a .keras file",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory of all models")
     parser.add_argument("--name", help="the model's name (default: RUN's)")
@@ -127,7 +128,6 @@ def _parser() -> argparse.ArgumentParser:
         help="prepared data of a run that keeps no encoder itself, as those of older versions",
     )
     _add_untrained(parser)
-    return parser
 
 
 def _add_untrained(parser: argparse.ArgumentParser) -> None:

@@ -48,16 +48,15 @@ def load_trained_run(path: Path, data_path: str | None, raw: bool) -> tuple[Any,
         UserError: There is no finished run; the message says what there is.
     """
     run = RunDirectory(path)
-    config = run.read_config()
-    if "data" not in config:
-        found = sorted(str(p.parent) for p in path.rglob("metrics.json"))
-        raise UserError(f"{path} compares several runs; export one of them: {', '.join(found)}.")
+    config = run.read_single_config()
     metrics = run.read_metrics()
+    run.finished_model()
+    data = _prepared_data(config, data_path)
+    numbering = _numbering(run, data) if raw else None
     prepare_tensorflow()
     from tf_compemb.export.exporter import Source
     from tf_compemb.training.saved_runs import load_run
 
-    data = _prepared_data(config, data_path)
     about = {
         "trained": True,
         "synthetic": config["data"]["synthetic"],
@@ -68,7 +67,7 @@ def load_trained_run(path: Path, data_path: str | None, raw: bool) -> tuple[Any,
         },
         "data": {k: config["data"][k] for k in ("fingerprint", "cardinalities", "synthetic")},
     }
-    return load_run(path), Source(_numbering(run, data) if raw else None, data, about)
+    return load_run(path), Source(numbering, data, about)
 
 
 def _prepared_data(config: dict[str, Any], path: str | None) -> Any:
@@ -157,9 +156,11 @@ def new_model(options: TrainingOptions) -> tuple[Any, Source]:
     """
     from tf_compemb.training.command_options import single_method
     from tf_compemb.training.dry_run import read_cardinalities
+    from tf_compemb.training.first_checks import check_names
 
     if len(options.embedding) != 1:
         raise UserError("--untrained makes one model: name one method in --embedding.")
+    check_names(options)
     options = single_method(options, options.embedding[0])
     cardinalities = read_cardinalities(options.cardinalities or "")
     prepare_tensorflow()

@@ -1,10 +1,11 @@
-"""`python -m tf_compemb.serving COMMAND`: a local server, its client, and comparisons."""
+"""`tf-compemb serving COMMAND`: a local server, its client, and comparisons."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from tf_compemb._program import Parser, command_of
 from tf_compemb.data.errors import DataError
 from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.serving.client_command import add_predict
@@ -26,7 +27,10 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0, or 2 when the user can mend it, which one sentence on standard error
         explains.
     """
-    options = _parser().parse_args(argv)
+    parser = Parser(prog="tf-compemb serving")
+    add_options(parser)
+    options = parser.parse_args(argv)
+    options.command = command_of("serving", argv)
     try:
         return options.run(options)
     except (UserError, DataError, OSError) as error:
@@ -36,19 +40,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.serving",
-        description="SavedModels behind TensorFlow Serving's API: a local server, a client, and "
-        "comparisons.",
-        epilog="`python -m tf_compemb.serving COMMAND --help` shows a command's options.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and commands to a parser of its own."""
+    parser.description = (
+        "SavedModels behind TensorFlow Serving's API: a local server, a client, and comparisons."
     )
+    parser.epilog = "`tf-compemb serving COMMAND --help` shows a command's options."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands)
     add_predict(commands)
     add_compare(commands)
     add_empty(commands)
-    return parser
 
 
 if __name__ == "__main__":

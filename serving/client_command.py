@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.serving predict`: click probabilities of Criteo lines."""
+"""`tf-compemb serving predict`: click probabilities of Criteo lines."""
 
 from __future__ import annotations
 

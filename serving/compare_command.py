@@ -1,12 +1,10 @@
-"""`python -m tf_compemb.serving compare`: memory, latency and outputs of models side by side."""
+"""`tf-compemb serving compare`: memory, latency and outputs of models side by side."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 from tf_compemb.missing_packages import require
 from tf_compemb.serving.compare_models import EMPTY, cardinalities, model_card, parse_models
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.option_types import natural_number, positive_integer
+from tf_compemb.training.option_types import natural_number, positive_integer, positive_integers
 from tf_compemb.training.run_directory import check_writable, write_csv, write_json
 
 _BATCHES = "1,64,1024"
@@ -74,7 +72,7 @@ def add_compare(commands: Any) -> None:
     )
     parser.add_argument(
         "--batches",
-        type=_batches,
+        type=positive_integers,
         default=_BATCHES,
         metavar="N,...",
         help=f"rows of a request (default: {_BATCHES})",
@@ -171,7 +169,7 @@ def run_compare(options: argparse.Namespace) -> int:
     summarized = summary(found)
     out.mkdir(parents=True, exist_ok=True)
     about = {
-        "command": shlex.join(["python", "-m", "tf_compemb.serving", *sys.argv[1:]]),
+        "command": options.command,
         "started": started,
         "rows": rows.origin,
         "signature": rows.signature,
@@ -201,11 +199,3 @@ def _check_packages() -> None:
     """Tells before anything is measured what is missing."""
     needed = ("rich", "matplotlib", "tensorflow_serving")
     require("A comparison", needed, "train,serving")
-
-
-def _batches(text: str) -> list[int]:
-    """An argparse type; its name stands in argparse's message."""
-    sizes = sorted({int(size) for size in text.split(",")})
-    if sizes[0] < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {sizes[0]}")
-    return sizes

@@ -78,7 +78,7 @@ def model_card(directory: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}); `python -m tf_compemb.export` writes it."
+            f"{path} cannot be read ({error.strerror}); `tf-compemb export` writes it."
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); export the model again.") from error
@@ -130,7 +130,7 @@ def newest_version(directory: Path) -> Path:
         raise UserError(f"{directory} is one version of a model; give the folder that it lies in.")
     raise UserError(
         f"{directory} holds no exported model, a folder with numbered versions in it; "
-        "`python -m tf_compemb.export` writes one."
+        "`tf-compemb export` writes one."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ def write_empty_model(directory: Path) -> Path:
         The version's folder.
     """
     tf = import_tensorflow_quietly()
-    tf.get_logger().setLevel(logging.ERROR)
     from tf_compemb.export.versions import partial_version
     from tf_compemb.export.warmup import write_warmup
 

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.serving serve`: the local server as a program."""
+"""`tf-compemb serving serve`: the local server as a program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from tf_compemb._native_log import import_tensorflow_quietly
 from tf_compemb.missing_packages import MODULES, require
 from tf_compemb.training.errors import UserError
-from tf_compemb.training.option_types import positive_integer
+from tf_compemb.training.option_types import port, positive_integer, positive_number
 
 _log = logging.getLogger("tf_compemb.serving")
 
@@ -50,17 +50,17 @@ def add_serve(commands: Any) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     ports = (("--grpc-port", 8500, "gRPC"), ("--rest-port", 8501, "REST"))
-    for option, port, name in ports:
+    for option, usual, name in ports:
         parser.add_argument(
             option,
-            type=_port,
-            default=port,
+            type=port,
+            default=usual,
             metavar="PORT",
-            help=f"port of {name}; 0 for any that is free (default: {port})",
+            help=f"port of {name}; 0 for any that is free (default: {usual})",
         )
     parser.add_argument(
         "--poll-seconds",
-        type=_positive,
+        type=positive_number,
         default=1.0,
         metavar="SECONDS",
         help="time between two looks for new versions (default: 1)",
@@ -148,8 +148,8 @@ def _serve_models(options: argparse.Namespace) -> None:
     if twice:
         raise UserError(f"Two models are called {twice[0]}; give one another name with NAME=DIR.")
     # Before anything is loaded, which may take long.
-    for port in (options.grpc_port, options.rest_port):
-        _check_port(options, port)
+    for number in (options.grpc_port, options.rest_port):
+        _check_port(options, number)
     _import_libraries()
     asyncio.run(_serve(_loaded_server(models, options), options))
 
@@ -169,24 +169,23 @@ def _model(given: str) -> tuple[str, Path]:
     return name, path
 
 
-def _check_port(options: argparse.Namespace, port: int) -> None:
+def _check_port(options: argparse.Namespace, number: int) -> None:
     try:
         with socket.create_server(
-            (options.host, port),
+            (options.host, number),
             family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
         ):
             pass
     except OSError as error:
         raise UserError(
-            f"Cannot listen on {options.host}, port {port}: {error.strerror or error}. Choose "
+            f"Cannot listen on {options.host}, port {number}: {error.strerror or error}. Choose "
             "others with --grpc-port and --rest-port (0: any)."
         ) from error
 
 
 def _import_libraries() -> None:
     require("The server", MODULES["serving"], "serving")
-    tf = import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
-    tf.get_logger().setLevel(logging.ERROR)
+    import_tensorflow_quietly("tensorflow_serving.apis.prediction_service_pb2_grpc")
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
@@ -219,7 +218,7 @@ def _loaded_server(models: list[tuple[str, Path]], options: argparse.Namespace) 
             batching=batching,
         ),
     )
-    print(f"tf_compemb.serving: {_WHAT}", file=sys.stderr)
+    print(f"tf-compemb serving: {_WHAT}", file=sys.stderr)
     server.load()
     refused = [it for name, _ in models for it in server.manager.versions(name)]
     if refused and all(it.error for it in refused):
@@ -245,17 +244,3 @@ async def _serve(server: Any, options: argparse.Namespace) -> None:
     await stopped.wait()
     _log.info("stopping after the requests in flight")
     await server.stop()
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port; 0 to 65535 are")
-    return port
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be more than 0")
-    return number

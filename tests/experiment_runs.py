@@ -99,7 +99,7 @@ def pretend(store, run, test_loss: float, validation_loss: float = 0.5) -> None:
 
 
 def program(*arguments, cache: Path) -> subprocess.Popen:
-    """`python -m tf_compemb.experiments` in a process of its own."""
+    """`tf-compemb experiments` in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "tf_compemb.experiments", *map(str, arguments)],
         env={**os.environ, "TF_COMPEMB_CACHE": str(cache)},

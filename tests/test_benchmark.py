@@ -278,7 +278,7 @@ def test_a_case_that_does_not_fit_is_not_begun():
     ("arguments", "message"),
     [
         (["sped"], "argument SUITE: invalid choice: 'sped'"),
-        (["lookup", "--rounds", "0"], "--rounds must be at least 1, not 0."),
+        (["lookup", "--rounds", "0"], "--rounds: must be at least 1, not 0;"),
         (["lookup", "--peer-python", "/no/python"], "--peer-python /no/python is no program"),
         (["lookup", "--only", "nothing"], "no group's name holds 'nothing'."),
     ],
@@ -297,7 +297,7 @@ def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
     path.write_text("kept")
     with pytest.raises(SystemExit):
         main(["lookup", "--out", str(path)])
-    assert f"--out {path} is a file; give a directory." in capsys.readouterr().err
+    assert f"--out {path} is a file; give a directory;" in capsys.readouterr().err
     assert path.read_text() == "kept"
 
 
@@ -330,7 +330,7 @@ def test_kernels_that_are_not_built_are_named(tmp_path, monkeypatch):
     cases = {case["name"]: case for case in found["groups"][0]["cases"]}
     assert cases["full, without kernels"]["status"] == "measured"
     assert cases["full, with kernels"]["status"] == "skipped"
-    assert "python -m tf_compemb.native_kernels" in cases["qr, with kernels"]["reason"]
+    assert "tf-compemb native-kernels" in cases["qr, with kernels"]["reason"]
 
 
 @pytest.mark.slow

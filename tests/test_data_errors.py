@@ -1,6 +1,7 @@
 """What is wrong with raw data is said in one sentence, and nothing half-written stays."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -311,7 +312,22 @@ def test_the_program_says_one_sentence(tmp_path, capsys):
     options = ["--bad-lines", "skip", "--max-bad-share", "0.1"]
     assert main(["prepare", str(raw), "--out", str(tmp_path / "out"), *options]) == 0
     assert "40 rows" in capsys.readouterr().out
+    assert main(["describe", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "C26" in printed
+    assert "verified" not in printed
     assert main(["describe", str(tmp_path / "out"), "--verify"]) == 0
-    assert "C26" in capsys.readouterr().out
+    files = len(json.loads((tmp_path / "out" / "manifest.json").read_text())["files"])
+    printed = capsys.readouterr().out
+    assert f"verified: all {files} files are as they were written (SHA-256).\n" in printed
+    vocabulary = tmp_path / "out" / "vocabulary" / "C1.arrow"
+    vocabulary.write_bytes(vocabulary.read_bytes()[:-1] + b"x")
+    assert main(["describe", str(tmp_path / "out"), "--verify"]) == 2
+    printed = capsys.readouterr()
+    assert "C1.arrow: differs from what was written" in printed.err
+    assert printed.out == ""
+    vocabulary.unlink()
+    assert main(["describe", str(tmp_path / "out"), "--verify"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert main(["describe", str(tmp_path)]) == 2
     assert "is not a prepared data set" in capsys.readouterr().err

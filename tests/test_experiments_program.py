@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.experiments` from its arguments to its files."""
+"""`tf-compemb experiments` from its arguments to its files."""
 
 import csv
 import io
@@ -111,6 +111,29 @@ def test_the_report_needs_no_other_file(reported):
     assert f"--data {arguments[arguments.index('--data') + 1]}" in text
     for machine_read in ("nan", "None"):
         assert f">{machine_read}<" not in text
+
+
+def test_the_report_of_a_grid_of_ones_own_with_one_seed(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    grid = write_grid(tmp_path, seeds=1, source="", about="")
+    arguments = ["--grid", str(grid), "--data", str(data), "--out", str(out)]
+    pretend_all(arguments, data, out, lambda run: 0.5)
+    assert main(arguments) == 0
+    text = (out / "report.html").read_text()
+    assert "Source" not in text
+    assert "<p></p>" not in text
+    assert "1 seeds" not in text + capsys.readouterr().out
+    assert "(1 seed)" in text
+    # Beside the model's parameters those of the embeddings, which the figure has.
+    head, *lines = re.findall(r"<tr>(.*?)</tr>", text.partition("<h3>DLRM</h3>")[2])
+    heads = re.findall(r"<th>(.*?)</th>", head)
+    rows = {row["series"]: row for row in table(out / "summary.csv")}
+    labels = {"full table": "full", "hash": "hash", "QR &lt;mult&gt;": "mult"}
+    for line in lines[:3]:
+        cells = dict(zip(heads, re.findall(r"<td>(.*?)</td>", line), strict=True))
+        row = rows[labels[cells["method"]]]
+        assert cells["parameters"] == f"{int(row['parameters']):,}"
+        assert cells["of them embeddings"] == f"{int(row['embedding_parameters']):,}"
 
 
 def test_the_same_command_writes_the_same_tables_and_figures(reported, capsys):

@@ -68,7 +68,7 @@ def test_the_program_writes_a_table_and_a_plot(runs, capsys):
     [
         ("hash", [], "is a run of hash; give one of --embedding full."),
         ("full", ["--field", "C99"], "--field C99 is not in the run; it has C1, C2,"),
-        ("none", [], "has no finished run"),
+        ("none", [], "has no config.json"),
     ],
 )
 def test_mistakes_are_one_sentence(runs, run, more, message, capsys):

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.export` from a finished run to a directory that is served."""
+"""`tf-compemb export` from a finished run to a directory that is served."""
 
 import json
 import os

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_compemb.serving.__main__ import _parser
+from tf_compemb.command_line import make_parser
 
 SERVING = Path(__file__).resolve().parent.parent / "serving"
 TEXT = (SERVING / "README.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def commands(program: str) -> list[list[str]]:
     """Arguments of each call of a program in the guide's shell blocks."""
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    prefix = f"python -m {program} "
+    prefix = f".venv/bin/tf-compemb {program} "
     found = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
     return [shlex.split(line.replace("$(", "1").replace(")", "")) for line in found]
 
@@ -28,10 +28,10 @@ def numbers_for_processes(arguments: list[str]) -> list[str]:
 
 
 def test_commands_of_this_program_are_taken():
-    found = commands("tf_compemb.serving")
+    found = commands("serving")
     assert {arguments[0] for arguments in found} == {"serve", "predict", "compare", "empty"}
     for arguments in found:
-        _parser().parse_args(numbers_for_processes(arguments))
+        make_parser().parse_args(["serving", *numbers_for_processes(arguments)])
 
 
 def test_commands_of_the_trainer_and_the_exporter_are_taken():
@@ -39,8 +39,8 @@ def test_commands_of_the_trainer_and_the_exporter_are_taken():
     from tf_compemb.training.command_options import parse as parse_training
 
     for program, parse, count in (
-        ("tf_compemb.train", parse_training, 2),
-        ("tf_compemb.export", parse_export, 4),
+        ("train", parse_training, 2),
+        ("export", parse_export, 4),
     ):
         found = commands(program)
         assert len(found) == count

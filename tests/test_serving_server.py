@@ -388,5 +388,5 @@ def test_no_line_for_a_request(server):
     server.rest("POST", PREDICT, {"instances": [[100]]})
     # What it is, and "loaded" for each load: the warm-up record is read without a word too.
     first, *loaded = server.log
-    assert first.startswith("tf_compemb.serving: Serves SavedModels")
+    assert first.startswith("tf-compemb serving: Serves SavedModels")
     assert all(re.fullmatch(r"..:..:.. (un)?loaded \w+ version 3.*\n", line) for line in loaded)

@@ -351,3 +351,24 @@ def test_threads_share_one_arena_unless_the_user_says_otherwise(told, variable, 
         [sys.executable, "-c", _ARENAS, told], env=environment, capture_output=True, check=True
     ).stderr
     assert printed.count(b"Arena ") == arenas
+
+
+def test_the_bar_shows_a_loss_once_there_is_one(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from tf_compemb.training import progress
+
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    with progress.StepProgress("dlrm qr", 100, quiet=False) as bar:
+        bar.show(8, float("nan"))
+        bar._progress.refresh()
+        assert "8/100" in shown.getvalue()
+        assert "loss" not in shown.getvalue()
+        bar.show(16, 0.51234)
+        bar._progress.refresh()
+    assert "loss 0.5123" in shown.getvalue()
+    assert "nan" not in shown.getvalue()

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.train` from its arguments to its files."""
+"""`tf-compemb train` from its arguments to its files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What only changes how quickly `python -m tf_compemb.train` goes."""
+"""What only changes how quickly `tf-compemb train` goes."""
 
 import json
 import subprocess

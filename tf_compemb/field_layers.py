@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_compemb._signatures import STATISTICS
 from tf_compemb.arguments import mapping, natural_number, positive_integer, shown
 from tf_compemb.layers.base import CompressedEmbedding
-from tf_compemb.layers.budget import STATISTICS
 from tf_compemb.layers.registry import get_method
 from tf_compemb.partitions import Partition
 

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.train`: trains DLRM or DCN on Criteo-format data with any method."""
+"""`tf-compemb train`: trains DLRM or DCN on Criteo-format data with any method."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from tf_compemb.missing_packages import reports_missing_packages
+from tf_compemb.training.command_options import add_options as add_options
 from tf_compemb.training.command_options import parse, single_method
 from tf_compemb.training.comparison import (
     collect,
@@ -17,6 +18,7 @@ from tf_compemb.training.comparison import (
     write_comparison,
 )
 from tf_compemb.training.errors import UserError
+from tf_compemb.training.first_checks import check_evaluation, check_names, check_teacher
 from tf_compemb.training.options import OF_ONE_MACHINE, TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory, default_out, write_json
 from tf_compemb.training.strategy import own_out
@@ -62,6 +64,8 @@ def _run(options: TrainingOptions, given: frozenset[str]) -> int:
         run.check_new()
         options = options.with_optimizer_defaults()
     options = options.replace(out=out)
+    check_names(options)
+    check_teacher(options)
     if is_comparison(options):
         return _compare(options, run)
     if ":" in options.embedding[0]:
@@ -93,10 +97,12 @@ def _start_tensorflow(options: TrainingOptions) -> None:
 
 def _train(options: TrainingOptions, run: RunDirectory) -> int:
     from tf_compemb.training.data_source import data_of_run, open_data
+    from tf_compemb.training.environment import check_packages
     from tf_compemb.training.shortage import told_in_one_sentence
 
-    _start_tensorflow(options)
+    check_packages()
     data = data_of_run(run) if options.resume else open_data(options)
+    _start_tensorflow(options)
     from tf_compemb.training.interruption import TrainingInterrupted
     from tf_compemb.training.report import print_metrics, print_profile
     from tf_compemb.training.trainer import train
@@ -144,11 +150,13 @@ def _compare(options: TrainingOptions, run: RunDirectory) -> int:
 
 
 def _evaluate(options: TrainingOptions) -> int:
+    run, file = RunDirectory(options.out or ""), options.evaluate or ""
+    check_evaluation(run, file)
     _start_tensorflow(options)
     from tf_compemb.training.evaluate_run import evaluate_run
     from tf_compemb.training.report import print_evaluation
 
-    metrics = evaluate_run(RunDirectory(options.out or ""), options.evaluate or "", options)
+    metrics = evaluate_run(run, file, options)
     if options.json:
         _print_json(metrics)
     else:
@@ -157,9 +165,11 @@ def _evaluate(options: TrainingOptions) -> int:
 
 
 def _dry_run(options: TrainingOptions) -> int:
-    from tf_compemb.training.dry_run import dry_run
+    from tf_compemb.training.dry_run import dry_run, read_cardinalities
     from tf_compemb.training.environment import prepare_tensorflow
 
+    read_cardinalities(options.cardinalities or "")
+    check_names(options)
     prepare_tensorflow()
     models = dry_run(options)
     if options.json:

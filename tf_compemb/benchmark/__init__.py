@@ -1,4 +1,4 @@
 """Speed and memory beside the stock layers, torch, FBGEMM, torchrec and keras-rs.
 
-`python -m tf_compemb.benchmark SUITE...`; what each suite measures and how is in `suites`.
+`tf-compemb benchmark SUITE...`; what each suite measures and how is in `suites`.
 """

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.benchmark SUITE...`: measures, prints, writes."""
+"""`tf-compemb benchmark SUITE...`: measures, prints, writes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.benchmark.command_line import add_options as add_options
 from tf_compemb.benchmark.command_line import parse
 from tf_compemb.missing_packages import explained, reports_missing_packages
 from tf_compemb.training.run_directory import replacing, write_json

@@ -1,4 +1,4 @@
-"""The options of `python -m tf_compemb.benchmark`."""
+"""The options of `tf-compemb benchmark`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+
+from tf_compemb._program import Parser
+from tf_compemb.training.option_types import positive_integer
 
 SUITES = {
     "lookup": "forward pass of the embeddings",
@@ -28,13 +31,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     Args:
         argv: Arguments; None for the process's own.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.benchmark",
-        description="Speed and memory of our layers and optimisers beside the stock ones of Keras, "
-        "torch, FBGEMM, torchrec and keras-rs. Each framework has a process of its own; the cases "
-        "of a group take turns, one call at a time.",
-        epilog="suites: " + "; ".join(f"{name}: {what}" for name, what in SUITES.items()),
+    parser = Parser(prog="tf-compemb benchmark")
+    add_options(parser)
+    options = parser.parse_args(argv)
+    if options.rounds is None:
+        options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    if shutil.which(options.peer_python) is None:
+        parser.error(f"--peer-python {options.peer_python} is no program that can be run")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out {options.out} is a file; give a directory")
+    options.suites = (
+        list(SUITES) if "all" in options.suites else list(dict.fromkeys(options.suites))
     )
+    return options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and options to a parser of its own."""
+    parser.description = (
+        "Speed and memory of our layers and optimisers beside the stock ones of Keras, torch, "
+        "FBGEMM, torchrec and keras-rs. Each framework has a process of its own; the cases of a "
+        "group take turns, one call at a time."
+    )
+    parser.epilog = "suites: " + "; ".join(f"{name}: {what}" for name, what in SUITES.items())
     parser.add_argument(
         "suites", nargs="+", metavar="SUITE", choices=[*SUITES, "all"], help="see below; or all"
     )
@@ -45,7 +64,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--only", metavar="TEXT", help="run only the groups whose name holds TEXT, such as adagrad"
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help=f"turns of each case (default: {ROUNDS})"
+        "--rounds",
+        type=positive_integer,
+        metavar="N",
+        help=f"turns of each case (default: {ROUNDS})",
     )
     parser.add_argument(
         "--quick",
@@ -61,16 +83,3 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", choices=("gpu", "cpu"), default="gpu", help="of the suite gpu (default: gpu)"
     )
-    options = parser.parse_args(argv)
-    if options.rounds is None:
-        options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1, not {options.rounds}.")
-    if shutil.which(options.peer_python) is None:
-        parser.error(f"--peer-python {options.peer_python} is no program that can be run.")
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        parser.error(f"--out {options.out} is a file; give a directory.")
-    options.suites = (
-        list(SUITES) if "all" in options.suites else list(dict.fromkeys(options.suites))
-    )
-    return options

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.data prepare | generate | describe`."""
+"""`tf-compemb data prepare | generate | describe`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from tf_compemb._program import Parser
 from tf_compemb.missing_packages import reports_missing_packages
+from tf_compemb.training.option_types import natural_number, positive_integer, share
 
 if TYPE_CHECKING:
     from tf_compemb.data.prepared_dataset import PreparedDataset
@@ -26,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0, or 2 when the data, a path or an option is at fault, which one sentence
         on standard error explains.
     """
-    options = _parser().parse_args(argv)
+    parser = Parser(prog="tf-compemb data")
+    add_options(parser)
+    options = parser.parse_args(argv)
     from tf_compemb.data.errors import DataError
 
     try:
@@ -41,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.data", description="Criteo-format data: prepare and generate."
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and commands to a parser of its own."""
+    parser.description = "Criteo-format data: prepare, generate and describe."
+    parser.epilog = "`tf-compemb data COMMAND --help` shows a command's options."
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(
         commands.add_parser(
@@ -53,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_generate(commands.add_parser("generate", help="a raw file of generated rows"))
     _add_describe(commands.add_parser("describe", help="what a prepared data set holds"))
-    return parser
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +73,16 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-count",
-        type=int,
+        type=positive_integer,
         default=1,
         metavar="N",
         help="vocabulary: rows a category needs for an id of its own (default: 1)",
     )
     parser.add_argument(
-        "--hash-buckets", type=int, metavar="N", help="hash: ids of each field (default: 2**20)"
+        "--hash-buckets",
+        type=positive_integer,
+        metavar="N",
+        help="hash: ids of each field (default: 2**20)",
     )
     parser.add_argument(
         "--bad-lines",
@@ -86,14 +92,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-bad-share",
-        type=float,
+        type=share,
         default=0.01,
         metavar="SHARE",
         help="skip: the share of bad lines that is an error (default: 0.01)",
     )
     parser.add_argument(
         "--memory",
-        type=int,
+        type=positive_integer,
         default=2**30,
         metavar="BYTES",
         help="what the numbering may take; a field beyond it goes through temporary files "
@@ -116,11 +122,11 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_generate)
-    parser.add_argument("--rows", type=int, required=True, metavar="N")
+    parser.add_argument("--rows", type=positive_integer, required=True, metavar="N")
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="the file to make; gzip if it ends in .gz"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--seed", type=natural_number, default=0, metavar="N", help="(default: 0)")
     parser.add_argument(
         "--cardinalities",
         choices=("scaled", "kaggle"),
@@ -187,6 +193,9 @@ def _describe(options: argparse.Namespace) -> None:
         dataset.verify()
     _print_summary(dataset)
     _print_fields(dataset)
+    if options.verify:
+        files = len(dataset.manifest["files"])
+        print(f"verified: all {files} files are as they were written (SHA-256).")
 
 
 def _print_summary(dataset: PreparedDataset) -> None:

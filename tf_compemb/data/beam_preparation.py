@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -80,6 +81,7 @@ def prepare_with_beam(
     target = Path(out).absolute()
     require_absent(target)
     require("The Beam runner", MODULES["beam"], "beam")
+    _import_beam_quietly()
     chosen = make_encoder(encoder, min_count=min_count, hash_buckets=hash_buckets)
     if bad_lines not in ("error", "skip"):
         raise DataError(f"`bad_lines` must be 'error' or 'skip'. Received: {bad_lines!r}")
@@ -122,6 +124,16 @@ def prepare_with_beam(
         )
         journal.remove()
     return PreparedDataset(out)
+
+
+def _import_beam_quietly() -> None:
+    """Imports Beam without the warnings of Google's packages, which nothing here needs."""
+    before = logging.root.manager.disable
+    try:
+        logging.disable(logging.WARNING)
+        import apache_beam  # noqa: F401
+    finally:
+        logging.disable(before)
 
 
 class _BeamRun:

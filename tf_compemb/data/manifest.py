@@ -149,7 +149,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         what = "is not a prepared data set" if folder.is_dir() else "there is no such folder"
         raise DataError(
-            f"{folder}: {what}; give a folder that `python -m tf_compemb.data prepare` has written."
+            f"{folder}: {what}; give a folder that `tf-compemb data prepare` has written."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

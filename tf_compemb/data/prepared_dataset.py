@@ -174,10 +174,17 @@ class PreparedDataset:
         """Reads all files and compares their SHA-256 with the manifest.
 
         Raises:
-            DataError: a file differs.
+            DataError: a file differs, or cannot be read.
         """
         for name, entry in self.manifest["files"].items():
-            if manifests.sha256_of(self.path / name) != entry["sha256"]:
+            try:
+                found = manifests.sha256_of(self.path / name)
+            except OSError as error:
+                raise DataError(
+                    f"{self.path / name}: cannot be read ({error.strerror}); prepare the data "
+                    "again."
+                ) from error
+            if found != entry["sha256"]:
                 raise DataError(
                     f"{self.path / name}: differs from what was written (SHA-256); prepare the "
                     "data again."

@@ -1,14 +1,15 @@
-"""`python -m tf_compemb.experiments NAME...`: trains a grid's runs, writes tables and a report."""
+"""`tf-compemb experiments NAME...`: trains a grid's runs, writes tables and a report."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tf_compemb._program import command_of
+from tf_compemb.experiments.command_line import add_options as add_options
 from tf_compemb.experiments.command_line import parse
 from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.training.errors import UserError
@@ -33,11 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0; 1 when a run failed, which does not stop the others; 2 for a mistake in
         what was given; 128 + n after signal n.
     """
-    given = sys.argv[1:] if argv is None else argv
     options = parse(argv)
-    command = shlex.join(["python", "-m", "tf_compemb.experiments", *given])
     try:
-        return _run(options, command)
+        return _run(options, command_of("experiments", argv))
     except (UserError, OSError) as error:  # OSError such as a full disk.
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -47,38 +46,42 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    from tf_compemb.training.environment import prepare_tensorflow
+    from tf_compemb._signatures import method_arguments
+    from tf_compemb.experiments.experiment import check_grid, grids_of, open_data_of
+    from tf_compemb.training.environment import check_packages, prepare_tensorflow
+    from tf_compemb.training.run_directory import check_writable
 
-    prepare_tensorflow()
-    from tf_compemb.experiments.experiment import grids_of
-    from tf_compemb.layers import method_names
-
-    grids = grids_of(options, method_names())
+    grids = grids_of(options, sorted(method_arguments()))
+    for grid in grids:
+        check_grid(grid, options.model)
+    check_packages()
     if options.estimate:
         from tf_compemb.experiments.estimate import print_estimates
 
         print_estimates(grids, options)
         return 0
-    from tf_compemb.training.run_directory import check_writable
-
     check_writable(options.out)
-    experiments = _plan(grids, options)
+    data = open_data_of(grids, options)
+    prepare_tensorflow()
+    experiments = _plan(grids, data, options)
     return _train_and_report(experiments, options, command)
 
 
-def _plan(grids: Sequence[Any], options: argparse.Namespace) -> list[Experiment]:
-    from tf_compemb.experiments.experiment import base_options, prepare_experiment
+def _plan(
+    grids: Sequence[Any], data: Sequence[Any], options: argparse.Namespace
+) -> list[Experiment]:
+    from tf_compemb.experiments.experiment import prepare_experiment
     from tf_compemb.experiments.grid import BUDGET
-    from tf_compemb.training.data_source import open_data
+    from tf_compemb.experiments.progress import counted
     from tf_compemb.training.environment import versions
 
     found = []
-    for grid in grids:
-        data = open_data(base_options(options, grid))
+    for grid, own in zip(grids, data, strict=True):
         if any(series.varied == BUDGET for series in grid.series):
             print(f"{grid.name}: dividing budgets among the fields, a minute or two", flush=True)
-        one = prepare_experiment(grid, options, data, versions())
-        print(f"{grid.name}: {len(one.points)} points, {len(one.runs)} runs", flush=True)
+        one = prepare_experiment(grid, options, own, versions())
+        counts = counted(len(one.points), "point"), counted(len(one.runs), "run")
+        print(f"{grid.name}: {', '.join(counts)}", flush=True)
         found.append(one)
     return found
 

@@ -1,12 +1,12 @@
-"""Options of `python -m tf_compemb.experiments`."""
+"""Options of `tf-compemb experiments`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from tf_compemb._program import Parser
 from tf_compemb.experiments.grid import GRIDS, grid_names
-from tf_compemb.training.command_options import Parser
 from tf_compemb.training.option_types import method_list, positive_integer, seed_count
 
 ALL = ("figure4", "figure5", "figure6", "figure7", "table1", "leaderboard")
@@ -18,24 +18,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     Args:
         argv: Arguments; None for the process's own.
     """
-    parser = Parser(
-        prog="python -m tf_compemb.experiments",
-        description="Figures and table of the QR paper (Shi et al. 2020) and the leaderboard of "
-        "all methods at equal bytes: many training runs, their tables, figures and a report. What "
-        "was run is kept: a command that was stopped or killed goes on where it was.",
-        epilog=f"The grids are JSON files in {GRIDS}; copy one, change it, and give it by --grid.",
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help=f"{', '.join(grid_names())}, or all: {', '.join(ALL)}",
-    )
-    parser.add_argument(
-        "--grid", type=Path, action="append", default=[], metavar="FILE", help="a grid of your own"
-    )
-    _add_data_options(parser.add_argument_group("data"))
-    _add_run_options(parser.add_argument_group("runs"))
+    parser = Parser(prog="tf-compemb experiments")
+    add_options(parser)
     options = parser.parse_args(argv)
     known = [*grid_names(), "all"]
     for name in options.names:
@@ -50,6 +34,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = [n for name in options.names for n in (ALL if name == "all" else [name])]
     options.names = list(dict.fromkeys(names))
     return options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and options to a parser of its own."""
+    parser.description = (
+        "Figures and table of the QR paper (Shi et al. 2020) and the leaderboard of all methods at "
+        "equal bytes: many training runs, their tables, figures and a report. What was run is "
+        "kept: a command that was stopped or killed goes on where it was."
+    )
+    parser.epilog = (
+        f"The grids are JSON files in {GRIDS}; copy one, change it, and give it by --grid."
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(grid_names())}, or all: {', '.join(ALL)}",
+    )
+    parser.add_argument(
+        "--grid", type=Path, action="append", default=[], metavar="FILE", help="a grid of your own"
+    )
+    _add_data_options(parser.add_argument_group("data"))
+    _add_run_options(parser.add_argument_group("runs"))
 
 
 def _add_data_options(group: argparse._ArgumentGroup) -> None:

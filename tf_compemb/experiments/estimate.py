@@ -22,9 +22,9 @@ from tf_compemb.experiments.experiment import base_options, models_of
 from tf_compemb.experiments.grid import Grid
 from tf_compemb.experiments.memory import needed_bytes
 from tf_compemb.experiments.plan import Point, points_of
-from tf_compemb.experiments.progress import duration
+from tf_compemb.experiments.progress import counted, duration
 from tf_compemb.experiments.scheduler import environment_of_a_run
-from tf_compemb.training.environment import total_bytes
+from tf_compemb.training.environment import prepare_tensorflow, total_bytes
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -81,10 +81,9 @@ def print_estimates(grids: Sequence[Grid], options: argparse.Namespace) -> None:
     """
     jobs = options.jobs or core_count()
     console = Console() if sys.stdout.isatty() else Console(width=130)
-    for grid in grids:
-        if not grid.is_trained:
-            continue
-        size = _size_of(grid, options)
+    sizes = [(grid, _size_of(grid, options)) for grid in grids if grid.is_trained]
+    prepare_tensorflow()
+    for grid, size in sizes:
         found = estimate(grid, size, options, jobs)
         console.print(_table(grid, size, found))
         for line in _lines(grid, found, jobs):
@@ -218,7 +217,8 @@ def _lines(grid: Grid, found: Sequence[Estimate], jobs: int) -> list[str]:
     seconds = sum(one.runs * one.run_seconds for one in measured)
     largest = max(one.peak_bytes for one in measured)
     return [
-        f"{grid.name}: {runs} runs, {duration(seconds)} of processes, {duration(seconds / jobs)} "
-        f"with {jobs} at a time; the largest run takes {largest / 1e9:.1f} GB of memory. Preparing "
-        "the data and waiting for the disk come on top."
+        f"{grid.name}: {counted(runs, 'run')}, {duration(seconds)} of processes, "
+        f"{duration(seconds / jobs)} with {jobs} at a time; the largest run takes "
+        f"{largest / 1e9:.1f} GB of memory. Preparing the data and waiting for the disk come on "
+        "top."
     ]

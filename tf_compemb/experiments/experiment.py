@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tf_compemb.experiments.grid import GRIDS, Grid, Series, read_grid, single_value
-from tf_compemb.experiments.plan import DATA_OPTIONS, Point, Run, points_of, runs_of
+from tf_compemb.experiments.plan import (
+    DATA_OPTIONS,
+    Point,
+    Run,
+    options_of,
+    points_of,
+    runs_of,
+)
+from tf_compemb.training.build import method_options
+from tf_compemb.training.data_source import open_data
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
@@ -62,6 +71,27 @@ def base_options(options: argparse.Namespace, grid: Grid) -> TrainingOptions:
         base = base.replace(rows=options.rows)
     of_grid = {name: value for name, value in grid.settings.items() if name in DATA_OPTIONS}
     return base.replace(**of_grid)
+
+
+def check_grid(grid: Grid, model: str) -> None:
+    """Whether a grid has the model of `--model`, and its methods and their settings are known.
+
+    Raises:
+        UserError: They are not.
+    """
+    models_of(grid, model)
+    for series in grid.series:
+        for value in series.values:
+            method_options(options_of(grid, series, value, TrainingOptions(), {}))
+
+
+def open_data_of(grids: Sequence[Grid], options: argparse.Namespace) -> list[Any]:
+    """The `PreparedDataset` of each grid, prepared first where it has to be.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
+    return [open_data(base_options(options, grid)) for grid in grids]
 
 
 def prepare_experiment(

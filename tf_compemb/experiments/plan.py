@@ -134,7 +134,10 @@ def points_of(
     chosen = [(series, value) for series in grid.series for value in series.values]
     for series, value in chosen:
         try:
-            options = _options(grid, series, value, cardinalities, base, changes)
+            options = options_of(grid, series, value, base, changes)
+            if series.varied == BUDGET:
+                divided = overrides_within(options, cardinalities, value, grid.full_tables_share)
+                options = options.replace(overrides=divided, threshold=None)
         except BudgetError as error:
             for model in models:
                 found.append(Point(grid.name, model, series, value, None, None, str(error)))
@@ -211,15 +214,10 @@ def sizes_of(options: TrainingOptions, cardinalities: Sequence[int]) -> Sizes:
     )
 
 
-def _options(
-    grid: Grid,
-    series: Series,
-    value: Any,
-    cardinalities: Sequence[int],
-    base: TrainingOptions,
-    changes: Mapping[str, Any],
+def options_of(
+    grid: Grid, series: Series, value: Any, base: TrainingOptions, changes: Mapping[str, Any]
 ) -> TrainingOptions:
-    """Options of a point, without model, optimiser and seed."""
+    """Options of a point, without model, optimiser, seed, and what a budget decides."""
     settings = {**grid.settings, **series.settings}
     if series.varied not in (None, BUDGET):
         settings[series.varied] = value
@@ -228,13 +226,9 @@ def _options(
     own = {name: v for name, v in settings.items() if name not in GRID_OPTIONS}
     options = dataclasses.replace(base, embedding=(series.embedding,), option=own, **shared)
     try:
-        options = as_given(options)
+        return as_given(options)
     except UserError as error:
         raise UserError(f"The grid {grid.name}, series {series.name}: {error}.") from error
-    if series.varied == BUDGET:
-        overrides = overrides_within(options, cardinalities, value, grid.full_tables_share)
-        options = options.replace(overrides=overrides, threshold=None)
-    return options
 
 
 def _cadence(grid: Grid, options: TrainingOptions, data: Any) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.experiments.reconstruction RUN`: how well methods keep a trained table.
+"""`tf-compemb reconstruction RUN`: how well methods keep a trained table.
 
 Every method that can start from a table is given the largest table of a run with full tables, at
 falling numbers of bytes. No training follows: the error says what a conversion alone loses.
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_compemb._program import Parser
 from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.training.errors import UserError
 
@@ -30,17 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a mistake in what was given.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tf_compemb.experiments.reconstruction",
-        description="How near each method that can start from a trained table comes to it.",
-    )
-    parser.add_argument("run", metavar="RUN", help="a finished run of --embedding full")
-    parser.add_argument(
-        "--field", metavar="NAME", help="C1 to C26 (default: the one with the most ids)"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", default="reconstruction", help="(default: %(default)s)"
-    )
+    parser = Parser(prog="tf-compemb reconstruction")
+    add_options(parser)
     options = parser.parse_args(argv)
     try:
         _run(options)
@@ -50,44 +42,62 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
-    from tf_compemb.training.environment import prepare_tensorflow
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and options to a parser of its own."""
+    parser.description = "How near each method that can start from a trained table comes to it."
+    parser.add_argument("run", metavar="RUN", help="a finished run of --embedding full")
+    parser.add_argument(
+        "--field", metavar="NAME", help="C1 to C26 (default: the one with the most ids)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="reconstruction", help="(default: %(default)s)"
+    )
 
-    prepare_tensorflow()
+
+def _run(options: argparse.Namespace) -> None:
+    from tf_compemb.training.data_source import data_of_run
+    from tf_compemb.training.environment import prepare_tensorflow
     from tf_compemb.training.run_directory import RunDirectory, check_writable, write_csv
 
     out = Path(options.out)
     check_writable(out)
     run = RunDirectory(options.run)
-    field, table, frequencies = _table_of(run, options.field)
+    field = _field_of(run, options.field)
+    frequencies = data_of_run(run).frequencies(field)
+    prepare_tensorflow()
+    table = _table_of(run, field)
     rows = sorted(reconstructions(table, frequencies), key=lambda row: (row[0], -row[3]))
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "reconstruction.csv", COLUMNS, rows)
-    synthetic = bool(run.read_config()["data"]["synthetic"])
+    synthetic = bool(run.read_single_config()["data"]["synthetic"])
     title = f"{field}, {table.shape[0]:,} ids{', synthetic data' if synthetic else ''}"
     _print(title, rows)
     _plot(title, rows, out)
     print(f"written to {out}")
 
 
-def _table_of(run: Any, field: str | None) -> tuple[str, Any, Any]:
-    """A field's name, its trained table and its ids' frequencies in the training part."""
-    import numpy as np
-
-    from tf_compemb.training.data_source import data_of_run
-    from tf_compemb.training.saved_runs import load_run
-
-    collection = load_run(run.path).embeddings
-    if collection.embedding != "full":
-        raise UserError(
-            f"{run.path} is a run of {collection.embedding}; give one of --embedding full."
-        )
-    sizes = collection.cardinalities
+def _field_of(run: Any, field: str | None) -> str:
+    """The field that is asked for, or the one with the most ids, of a finished run of `full`."""
+    config = run.read_single_config()
+    run.finished_model()
+    (method,) = config["options"]["embedding"]
+    if method != "full":
+        raise UserError(f"{run.path} is a run of {method}; give one of --embedding full.")
+    sizes = {f"C{i}": n for i, n in enumerate(config["data"]["cardinalities"], start=1)}
     field = field or max(sizes, key=sizes.__getitem__)
     if field not in sizes:
         raise UserError(f"--field {field} is not in the run; it has {', '.join(sizes)}.")
-    vectors = collection.field_vectors(field, np.arange(sizes[field]))
-    return field, vectors.numpy(), data_of_run(run).frequencies(field)
+    return field
+
+
+def _table_of(run: Any, field: str) -> Any:
+    """A field's trained table."""
+    import numpy as np
+
+    from tf_compemb.training.saved_runs import load_run
+
+    collection = load_run(run.path).embeddings
+    return collection.field_vectors(field, np.arange(collection.cardinalities[field])).numpy()
 
 
 def reconstructions(table: Any, frequencies: Any) -> Iterator[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from tf_compemb.experiments.experiment import Experiment
 from tf_compemb.experiments.outputs import Outputs
 from tf_compemb.experiments.paper import difference_text, statements, table_1
 from tf_compemb.experiments.plan import value_text
-from tf_compemb.experiments.progress import duration
+from tf_compemb.experiments.progress import counted, duration
 from tf_compemb.experiments.results import FINISHED
 from tf_compemb.experiments.summary import compared_baselines, shown_rows
 from tf_compemb.training.report import UNDEFINED, megabytes
@@ -107,7 +107,9 @@ def _contents(experiments: Sequence[Experiment]) -> str:
 def _experiment(one: Experiment, found: Outputs) -> list[str]:
     grid = one.grid
     parts = [f'<h2 id="{escape(grid.name)}">{escape(grid.name)}: {escape(grid.title)}</h2>']
-    parts.append(f"<p>{escape(grid.about)} Source: {escape(grid.source)}.</p>")
+    source = f"Source: {grid.source}." if grid.source else ""
+    if about := " ".join(filter(None, (grid.about, source))):
+        parts.append(f"<p>{escape(about)}</p>")
     for model in one.models:
         parts.append(f"<h3>{model.upper()}</h3>")
         for stem in found.figures.get((grid.name, model), ()):
@@ -126,9 +128,14 @@ def _image(path: Path, alt: str) -> str:
 def _summary_table(one: Experiment, rows: Sequence[Row]) -> str:
     labels = {series.name: series.label for series in one.grid.series}
     stated = {id(row): _stated_loss(one, row) for row in rows}
-    heads = ["method", "", "optimiser", "seeds", "parameters", "served bytes", "test loss"]
+    heads = ["method", "", "optimiser", "seeds", "parameters", "of them embeddings"]
     baselines = compared_baselines(one.grid)
-    heads += ["test AUC", *(f"loss minus {name}".replace("_", " ") for name in baselines)]
+    heads += [
+        "served bytes",
+        "test loss",
+        "test AUC",
+        *(f"loss minus {name}".replace("_", " ") for name in baselines),
+    ]
     heads += ["paper's loss"] if any(stated.values()) else []
     lines = []
     for row in rows:
@@ -138,6 +145,7 @@ def _summary_table(one: Experiment, rows: Sequence[Row]) -> str:
             row["optimizer"],
             str(row["seeds"]),
             f"{row['parameters']:,}",
+            f"{row['embedding_parameters']:,}",
             megabytes(row["embedding_bytes"]),
             _spread(row, "test_loss"),
             _spread(row, "test_auc"),
@@ -184,7 +192,7 @@ def _comparisons(rows: Iterable[Row], model: str) -> list[str]:
             f"<p><strong>{escape(row['this'])}</strong> ({megabytes(row['this_bytes'])}) against "
             f"<strong>{escape(row['with'])}</strong> ({megabytes(row['with_bytes'])}), "
             f"{escape(row['title'])}: test loss {row['difference']:+.4f}{width}, "
-            f"{row['verdict']} ({row['pairs']} seeds).</p>"
+            f"{row['verdict']} ({counted(row['pairs'], 'seed')}).</p>"
         )
     return parts
 
@@ -239,7 +247,7 @@ def _unfinished(found: Outputs) -> list[str]:
             [*what, row["optimizer"] or "", seed, row["status"], escape(row["note"] or "")]
         )
     heads = ["experiment", "model", "method", "", "optimiser", "seed", "status", "why"]
-    return [f"<h2>Not measured: {len(rows)} rows</h2>", _table(heads, lines)]
+    return [f"<h2>Not measured: {counted(len(rows), 'row')}</h2>", _table(heads, lines)]
 
 
 def _environment(

@@ -24,7 +24,7 @@ _context: Any = multiprocessing.get_context("forkserver" if sys.platform == "lin
 def start(
     arguments: Sequence[str], environment: Mapping[str, str], log: Path, claim: int
 ) -> BaseProcess:
-    """Starts `python -m tf_compemb.train` with arguments.
+    """Starts `tf-compemb train` with arguments.
 
     Args:
         arguments: Of the program.
@@ -52,7 +52,6 @@ def _train(arguments: list[str], environment: dict[str, str], log: str, claim: A
     claim.detach()
     _redirect(log)
     os.environ.update(environment)
-    sys.argv = ["train.py", *arguments]  # For the run's configuration.
     from tf_compemb.train import main
 
     sys.exit(main(arguments))

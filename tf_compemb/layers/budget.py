@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What a constructor may take of the training data, if the class says `needs_...`. No size depends
-# on it, and it is not in the configuration.
-STATISTICS = ("frequencies", "sampled_ids")
+from tf_compemb._signatures import STATISTICS
 
 
 @dataclass(frozen=True)

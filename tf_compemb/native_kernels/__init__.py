@@ -1,6 +1,6 @@
 """Compiled kernels for training on the CPU: optional, built by the user.
 
-`python -m tf_compemb.native_kernels` compiles them against the installed TensorFlow. From then on
+`tf-compemb native-kernels` compiles them against the installed TensorFlow. From then on
 `SGD`, `Adagrad` and `RowWiseAdagrad` update float32 tables by them, and layers in training read
 large tables by them; an `EmbeddingCollection` whose vectors are rows or products of rows (full,
 hash, quotient-remainder, partitions) is read in one pass and updated in another. Without them the

@@ -1,4 +1,4 @@
-"""`python -m tf_compemb.native_kernels`: compiles the kernels, checks them, says where they are."""
+"""`tf-compemb native-kernels`: compiles the kernels, checks them, says where they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from tf_compemb._program import Parser
 from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.native_kernels import SWITCH
 
@@ -27,13 +28,9 @@ def main(argv: list[str] | None = None) -> int:
         ops, in which case they are not kept; 2 if they cannot be compiled, which one sentence on
         standard error explains.
     """
-    argparse.ArgumentParser(
-        prog="python -m tf_compemb.native_kernels",
-        description="Compiles kernels that read tables on the CPU in training, and update "
-        "them by sgd, adagrad and rowwise_adagrad, against the installed TensorFlow, and checks "
-        "them against its own ops. Takes a C++ compiler (CXX in the environment, or g++) and about "
-        "a minute, once for each version of TensorFlow and of this package.",
-    ).parse_args(argv)
+    parser = Parser(prog="tf-compemb native-kernels")
+    add_options(parser)
+    parser.parse_args(argv)
     from tf_compemb._native_log import import_tensorflow_quietly
 
     import_tensorflow_quietly()
@@ -51,6 +48,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description to a parser of its own; it has no options."""
+    parser.description = (
+        "Compiles kernels that read tables on the CPU in training, and update them by sgd, adagrad "
+        "and rowwise_adagrad, against the installed TensorFlow, and checks them against its own "
+        "ops. Takes a C++ compiler (CXX in the environment, or g++) and about a minute, once for "
+        "each version of TensorFlow and of this package."
+    )
 
 
 def _build_and_check() -> None:

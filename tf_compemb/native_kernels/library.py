@@ -60,7 +60,7 @@ def loaded() -> Any:
     except (tf.errors.OpError, RuntimeError) as error:
         warnings.warn(
             f"The compiled kernels in {path} do not load ({error}), so TensorFlow's own ops are "
-            "used. Delete the file and build it again: python -m tf_compemb.native_kernels",
+            "used. Delete the file and build it again: tf-compemb native-kernels",
             stacklevel=2,
         )
         return None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tf_compemb._signatures import STATISTICS, arguments_of_method, network_arguments
 from tf_compemb.training.environment import total_bytes
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 
-_NOT_OF_THE_NETWORK = {"embeddings", "dense_features", "kwargs"}
+_NOT_OF_THE_NETWORK = {"self", "embeddings", "dense_features", "kwargs"}
 
 
 def method_options(options: TrainingOptions) -> dict[str, Any]:
@@ -24,12 +24,9 @@ def method_options(options: TrainingOptions) -> dict[str, Any]:
     Raises:
         UserError: Unknown method or `--option`, or `--partitions` that cannot be read.
     """
-    from tf_compemb.layers.budget import STATISTICS
-    from tf_compemb.layers.registry import get_method
-
     (name,) = options.embedding
     try:
-        accepted = set(inspect.signature(get_method(name)).parameters)
+        accepted = arguments_of_method(name)
     except ValueError as error:
         raise UserError(str(error)) from error
     shared = {
@@ -145,15 +142,26 @@ def _model_class(options: TrainingOptions) -> Any:
     """The class of the model, which has every `--network` that is asked for."""
     from tf_compemb.models import DCN, DLRM
 
-    found = {"dlrm": DLRM, "dcn": DCN}[options.model]
-    known = set(inspect.signature(found).parameters) - _NOT_OF_THE_NETWORK
-    for name in options.network:
+    check_network(options)
+    return {"dlrm": DLRM, "dcn": DCN}[options.model]
+
+
+def check_network(options: TrainingOptions) -> None:
+    """Whether the model has every `--network` that is asked for.
+
+    Raises:
+        UserError: It has not, or widths are no widths.
+    """
+    known = network_arguments(options.model) - _NOT_OF_THE_NETWORK
+    for name, value in options.network.items():
         if name not in known:
             raise UserError(
                 f"--network {name}: {options.model} has no such hyper-parameter; it has: "
                 f"{', '.join(sorted(known))}."
             )
-    return found
+        widths = value if isinstance(value, list) else []
+        if not all(isinstance(width, int) and width > 0 for width in widths):
+            raise UserError(f"--network {name}: widths must be integers from 1 on, not {value}.")
 
 
 @contextlib.contextmanager

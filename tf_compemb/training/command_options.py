@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import json
 import re
-from typing import NoReturn
 
+from tf_compemb._program import Parser
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_groups import (
     add_data_options,
@@ -128,27 +128,21 @@ def _check(options: TrainingOptions, given: frozenset[str]) -> None:
         raise UserError("--dry-run needs --cardinalities kaggle, a file, or numbers: n1,n2,...")
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without a page of options before it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program with exit code 2."""
-        self.exit(2, f"error: {message}; {self.prog} --help lists the options.\n")
+def _parser(exit_on_error: bool = True) -> Parser:
+    parser = Parser(prog="tf-compemb train", exit_on_error=exit_on_error)
+    add_options(parser)
+    return parser
 
 
-def _parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
-    parser = Parser(
-        exit_on_error=exit_on_error,
-        prog="python -m tf_compemb.train",
-        argument_default=argparse.SUPPRESS,
-        description=(
-            "Train a click model (DLRM or DCN) on Criteo-format data with compressed embeddings, "
-            "and report its loss, AUC, parameters and bytes."
-        ),
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the program's description and options to a parser of its own."""
+    parser.argument_default = argparse.SUPPRESS
+    parser.description = (
+        "Train a click model (DLRM or DCN) on Criteo-format data with compressed embeddings, "
+        "and report its loss, AUC, parameters and bytes."
     )
     add_data_options(parser.add_argument_group("data"))
     add_model_options(parser.add_argument_group("model"))
     add_training_options(parser.add_argument_group("training"))
     add_speed_options(parser.add_argument_group("speed"))
     add_output_options(parser.add_argument_group("run"))
-    return parser

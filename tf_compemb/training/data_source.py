@@ -89,7 +89,7 @@ def data_of_run(run: RunDirectory) -> Any:
     """
     from tf_compemb.data import DataError, PreparedDataset
 
-    stored = run.read_config()["data"]
+    stored = run.read_single_config()["data"]
     try:
         dataset = PreparedDataset(stored["path"])
     except DataError as error:

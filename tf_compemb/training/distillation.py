@@ -78,7 +78,7 @@ def distillation_of(options: TrainingOptions, data: Any) -> Distillation | None:
     """
     if options.distill is None:
         return None
-    theirs = RunDirectory(options.distill).read_config()["data"]["fingerprint"]
+    theirs = RunDirectory(options.distill).read_single_config()["data"]["fingerprint"]
     if theirs != data.fingerprint:
         raise UserError(
             f"The run in {options.distill} was trained on other data: its ids stand for other "

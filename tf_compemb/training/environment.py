@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import platform
 import resource
@@ -27,6 +26,21 @@ def prepare_tensorflow() -> None:
         UserError: TensorFlow runs already with Keras 3.
         MissingPackageError: A package of the extra `train` is not installed.
     """
+    check_packages()
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import_tensorflow_quietly("tensorflow_recommenders")
+
+
+def check_packages() -> None:
+    """Makes sure that TensorFlow can be imported as `prepare_tensorflow` does; sets malloc.
+
+    For what is done before, such as reading data for minutes.
+
+    Raises:
+        UserError: As of `prepare_tensorflow`.
+        MissingPackageError: As of `prepare_tensorflow`.
+    """
     require("Training", MODULES["train"], "train")
     if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true"):
         raise UserError(
@@ -34,10 +48,6 @@ def prepare_tensorflow() -> None:
             "imported already: set it at the start of the program."
         )
     _allocate_from_one_arena()
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    tf = import_tensorflow_quietly("tensorflow_recommenders")
-    tf.get_logger().setLevel(logging.ERROR)
 
 
 def set_threads(intra_op: int | None, inter_op: int | None) -> None:

@@ -13,7 +13,7 @@ from tf_compemb.optimizers.names import DEFAULT_LEARNING_RATES, DEFAULT_WARMUP_S
 class TrainingOptions:
     """Everything that decides a training run; `config.json` keeps it.
 
-    Attributes: one for each option of `python -m tf_compemb.train --help`, with the same meaning.
+    Attributes: one for each option of `tf-compemb train --help`, with the same meaning.
     """
 
     data: tuple[str, ...] = ()

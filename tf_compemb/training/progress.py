@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -32,13 +33,13 @@ class StepProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._progress.add_task(label, total=total, loss=float("nan"))
+        self._task = self._progress.add_task(label, total=total, loss="")
         self._text = f"{label}: step 0 of {total:,}"
         self._total = total
         self._label = label
@@ -47,9 +48,11 @@ class StepProgress:
         )
 
     def show(self, step: int, loss: float) -> None:
-        """Moves the bar to a finished step."""
-        self._progress.update(self._task, completed=step, loss=loss)
-        self._text = f"{self._label}: step {step:,} of {self._total:,}, loss {loss:.4f}"
+        """Moves the bar to a finished step; NaN is the loss until there is one."""
+        shown = "" if math.isnan(loss) else f"loss {loss:.4f}"
+        self._progress.update(self._task, completed=step, loss=shown)
+        text = f"{self._label}: step {step:,} of {self._total:,}"
+        self._text = f"{text}, {shown}" if shown else text
 
     def __enter__(self) -> StepProgress:
         self._progress.start()

@@ -61,6 +61,19 @@ class RunDirectory:
         """
         return self._read(self.config, "no run to read")
 
+    def read_single_config(self) -> dict[str, Any]:
+        """What `config.json` of one run holds, with `data`.
+
+        Raises:
+            UserError: As of `read_config`, or the directory holds a comparison of runs.
+        """
+        config = self.read_config()
+        if "data" not in config:
+            found = sorted(str(path.parent) for path in self.path.rglob("metrics.json"))
+            named = ", ".join(found) or "none is finished"
+            raise UserError(f"{self.path} compares several runs; give one of them: {named}.")
+        return config
+
     def read_metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds.
 
@@ -68,6 +81,17 @@ class RunDirectory:
             UserError: The run has not been finished.
         """
         return self._read(self.metrics, "no finished run; finish it with --resume")
+
+    def finished_model(self) -> Path:
+        """The file of the trained model.
+
+        Raises:
+            UserError: The run has not been finished.
+        """
+        file = self.model / "model.keras"
+        if not file.exists():
+            raise UserError(f"{self.path} has no finished run; finish it with --resume.")
+        return file
 
     def _read(self, path: Path, otherwise: str) -> dict[str, Any]:
         try:

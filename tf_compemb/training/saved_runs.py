@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from tf_compemb._keras import keras
-from tf_compemb.training.errors import UserError
 from tf_compemb.training.run_directory import RunDirectory, replacing
 
 
@@ -36,7 +35,5 @@ def load_run(path: str | Path) -> Any:
     """
     from tf_compemb import models  # noqa: F401  Registers the classes that the file names.
 
-    file = RunDirectory(path).model / "model.keras"
-    if not file.exists():
-        raise UserError(f"{path} has no finished run; finish it with --resume.")
+    file = RunDirectory(path).finished_model()
     return keras.models.load_model(file, compile=False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +11,10 @@ import tensorflow as tf
 
 from tf_compemb import native_kernels
 from tf_compemb._keras import keras
+from tf_compemb._program import command_of
 from tf_compemb.training import build, report
 from tf_compemb.training.checkpoints import Checkpoints
+from tf_compemb.training.command_options import arguments
 from tf_compemb.training.data_source import best_achievable
 from tf_compemb.training.distillation import distillation_of
 from tf_compemb.training.environment import peak_rss_bytes, versions
@@ -64,9 +64,9 @@ def train(options: TrainingOptions, run: RunDirectory, data: Any) -> dict[str, A
 
 
 def describe_run(options: TrainingOptions, data: Any) -> dict[str, Any]:
-    """What `config.json` holds: options, versions, command, and which data."""
+    """What `config.json` holds: the options and the command that gives them, versions, data."""
     return {
-        "command": shlex.join(["python", "-m", "tf_compemb.train", *sys.argv[1:]]),
+        "command": command_of("train", arguments(options)),
         "options": options.to_json(),
         "versions": versions(),
         "data": {

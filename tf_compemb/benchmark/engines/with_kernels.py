@@ -19,5 +19,5 @@ def prepare(task: str, settings: dict[str, Any]) -> Callable[[], Any]:
         UnavailableError: The kernels are not built.
     """
     if not native_kernels.available():
-        raise UnavailableError("not built: python -m tf_compemb.native_kernels")
+        raise UnavailableError("not built: tf-compemb native-kernels")
     return keras_tensorflow.prepare(task, settings)

@@ -1,0 +1,30 @@
+"""What the programs of `tf-compemb` share: their parser, and the command that was given."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without a page of options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2."""
+        self.exit(2, f"error: {message}; {self.prog} --help lists the options.\n")
+
+
+def command_of(program: str, argv: Sequence[str] | None) -> str:
+    """The command that runs a program with its arguments, for the record.
+
+    Args:
+        program: Name in `tf-compemb --help`.
+        argv: The program's arguments; None for the process's own.
+
+    >>> command_of("train", ["--out", "my runs"])
+    "tf-compemb train --out 'my runs'"
+    """
+    return shlex.join(["tf-compemb", program, *(sys.argv[1:] if argv is None else argv)])
