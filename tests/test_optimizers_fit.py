@@ -10,7 +10,7 @@ import pytest
 from optimizer_training import RowTable, make_optimizer, raw
 
 from tf_compemb import layers, optimizers
-from tf_compemb._keras import BACKEND, keras, register
+from tf_compemb._keras import BACKEND, LEGACY, keras, register
 
 if BACKEND != "tensorflow":
     pytest.skip("row updates exist on TensorFlow only", allow_module_level=True)
@@ -127,6 +127,26 @@ def test_saved_models_resume(name, tmp_path):
     assert type(again.optimizer) is type(model.optimizer)
     fit(again, ids, labels)
     np.testing.assert_array_equal(table_of(again).numpy(), table_of(model).numpy())
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_models_of_two_tables_are_saved_as_hdf5(name, tmp_path):
+    inputs = keras.layers.Input((3,), dtype="int32")
+    tables = [RowTable(ROWS, WIDTH, name=f"table_{i}")(inputs) for i in range(2)]
+    outputs = keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Add()(tables)))
+    model = keras.Model(inputs, outputs)
+    model.compile(make_optimizer(name, 0.01), keras.losses.MeanSquaredError())
+    fit(model, *data(2))
+    model.save(tmp_path / "model.h5")
+    again = keras.models.load_model(tmp_path / "model.h5")
+    for variable, expected in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected.numpy())
+    if LEGACY:  # Keras 3 restores no optimiser from HDF5.
+        fit(model, *data(2))
+        fit(again, *data(2))
+        for variable, expected in zip(again.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), expected.numpy())
 
 
 @pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad", "amsgrad", "lazy_adam"])
