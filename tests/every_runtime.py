@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ON_ONE_RUNTIME = {
     "data and training": [
         *("test_data*", "test_models*", "test_train*", "test_command*", "test_packaging*"),
-        "test_missing*",
-        *("test_benchmark*", "test_experiments*"),
+        *("test_missing*", "test_first_checks*"),
+        *("test_benchmark*", "test_experiments*", "test_child_process*"),
     ],
     "export and serving": [
         *("test_native_session*", "test_serving*", "test_export_raw*", "test_export_program*"),
