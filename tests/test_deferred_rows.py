@@ -582,11 +582,18 @@ def test_replicas_read_save_and_write_current_rows(tmp_path):
             train_by_batches(m, *data(2, 5))
         assert_current(of_weights(model.get_weights()), twin)
         print("written")
+        with strategy.scope():
+            model.compile(optimizers.Adam(0.02), keras.losses.MeanSquaredError())
+        twin.compile(keras.optimizers.Adam(0.02), keras.losses.MeanSquaredError())
+        for m in (model, twin):
+            train_by_batches(m, ids, labels)
+        assert_current(of_weights(model.get_weights()), twin)
+        print("compiled again")
         """
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     ways = ("get_weights", "numpy", "gather", "tensor", "copy")
-    expected = [*(f"{way} is current" for way in ways), "written"]
+    expected = [*(f"{way} is current" for way in ways), "written", "compiled again"]
     assert done.stdout.splitlines() == expected, done.stderr[-3000:]

@@ -40,7 +40,7 @@ PROGRAMS = [
     *((SERVE, name, "serving") for name in MODULES["serving"]),
     (["serving", "predict", "ROWS", "--grpc", "localhost:1", "--model", "m"], "grpc", "serving"),
     (["serving", "compare", "FOLDER"], "tensorflow_serving", "train,serving"),
-    (["native_kernels"], "tensorflow", "train"),
+    (["native-kernels"], "tensorflow", "train"),
 ]
 
 

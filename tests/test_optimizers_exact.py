@@ -226,6 +226,26 @@ def test_a_graph_from_before_the_optimizer_reads_current_rows():
     np.testing.assert_allclose(look().numpy(), expected, rtol=0, atol=1e-8)
 
 
+def test_a_function_that_is_traced_again_reads_current_rows():
+    table = make_table(SHORT.start, "float64")
+
+    @tf.function
+    def look(ids):
+        return read(table, ids)
+
+    look(tf.constant([1, 2, 3]))
+    optimizer = make_optimizer("amsgrad", 0.01)
+    look(tf.range(60))  # A second trace, which may make no variables.
+    with pytest.warns(UserWarning, match=r"look.* was traced before the optimizer"):
+        optimizer.build([table])
+    deferred = table_of(table)._deferred[0]
+    deferred.stays_current = False  # So that the second trace's own correction is seen.
+    train_range(optimizer, table, SHORT, range(90))
+    expected = oracle.train("amsgrad", SHORT, lambda t: np.float32(0.01))
+    np.testing.assert_allclose(look(tf.range(60)).numpy(), expected, rtol=0, atol=1e-8)
+    assert np.abs(stored_rows(table).numpy() - expected).max() > 1e-3
+
+
 def test_another_optimizer_takes_the_table_over_up_to_date():
     first, table = make_optimizer("amsgrad", 0.01), make_table(SHORT.start, "float64")
     first.build([table])

@@ -157,4 +157,4 @@ def test_a_teacher_of_other_data_or_none_is_refused(teacher_run, tmp_path, capsy
     with pytest.raises(SystemExit) as stopped:
         run_program(*arguments, "--distill-weight", "2")
     assert stopped.value.code == 2
-    assert "must be from 0 to 1, not 2" in capsys.readouterr().err
+    assert "must be from 0 to 1, not '2'" in capsys.readouterr().err

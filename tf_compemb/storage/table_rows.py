@@ -8,6 +8,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,8 +150,7 @@ class Table:
 
     def detach(self, deferred_update: Any) -> None:
         """Brings every row up to date and no longer lets an optimiser defer updates."""
-        with tf.init_scope():
-            deferred_update.materialize()
+        self._apart(deferred_update.materialize)
         self._deferred.remove(deferred_update)
 
     def forget_former_optimizers(self) -> None:
@@ -188,9 +188,22 @@ class Table:
         expected = _expected()
         if self._deferred or len({o.rule for o in expected}) != 1:
             return
-        # A function that is traced for the second time may make no variables.
-        with contextlib.suppress(ValueError), tf.init_scope():
-            self._reserved = expected[0].deferred_update(self)
+        self._reserved = self._apart(lambda: expected[0].deferred_update(self))
+
+    def _apart(self, call: Callable[[], Any]) -> Any:
+        """What a function returns that runs in a thread of its own.
+
+        There no graph is traced, in which functions that were traced before may make no variables,
+        and no replica runs, which could not update the others' variables.
+        """
+        strategy = getattr(self.raw_variable, "distribute_strategy", None)
+
+        def run() -> Any:
+            with contextlib.nullcontext() if strategy is None else strategy.scope():
+                return call()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(run).result()
 
     def _note_readers(self, corrections: list[Any]) -> None:
         self._readers = [reader for reader in self._readers if reader.graph() is not None]
