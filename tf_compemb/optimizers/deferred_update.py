@@ -203,8 +203,9 @@ class DeferredUpdate:
             step_size: Bias-corrected learning rate of the step.
         """
         with rows_as_stored():
-            now = tf.math.floormod(self._clock() + 1, self._length)
-            weights, moments = change(*self._rows_now(variable, rows))
+            last = self._clock()
+            now = tf.math.floormod(last + 1, self._length)
+            weights, moments = change(*self._rows_at(last, variable, rows))
             self._write(variable, rows, weights, moments, now)
             self._history.advance(tf.cast(now, tf.int64), step_size)
             self._write_clock(now)
@@ -215,8 +216,9 @@ class DeferredUpdate:
         """Writes what distinct rows lack."""
         with rows_as_stored():
             variable = self._table.raw_variable
-            weights, moments = self._rows_now(variable, rows)
-            self._write(variable, rows, weights, moments, self._clock())
+            now = self._clock()
+            weights, moments = self._rows_at(now, variable, rows)
+            self._write(variable, rows, weights, moments, now)
 
     def materialize(self) -> None:
         """Writes what every row lacks. Visits the whole table, unless no step was made since."""
@@ -240,7 +242,7 @@ class DeferredUpdate:
             rows = tf.range(start, min(start + MATERIALIZED_ROWS, total))
             last_step = self._stored.read(rows).last_step
             rows = tf.boolean_mask(rows, last_step[:, 0] != now)
-            weights, moments = self._rows_now(variable, rows)
+            weights, moments = self._rows_at(now, variable, rows)
             self._write(variable, rows, weights, moments, now)
         self._write_clock(now, materialized=True)
 
@@ -259,10 +261,10 @@ class DeferredUpdate:
         """The table's step number, modulo the length of the history."""
         return tf.gather(self.variables[0], self._turns.table_rows)[-1]
 
-    def _rows_now(self, variable: Any, rows: Any) -> tuple[Any, Moments]:
-        """Rows and moments as the dense rule has them after the last step made."""
+    def _rows_at(self, step: Any, variable: Any, rows: Any) -> tuple[Any, Moments]:
+        """Rows and moments as the dense rule has them after `step`, the last one made."""
         stored = self._stored.read(rows)
-        idle = tf.math.floormod(self._clock() - stored.last_step, float(self._length))
+        idle = tf.math.floormod(step - stored.last_step, float(self._length))
         weights = tf.gather(variable, rows) - self._history.movement(stored, self.rule.epsilon)
         first = stored.first * _decay(self.rule.beta_1, idle, weights.dtype)
         second = stored.second * _decay(self.rule.beta_2, idle, weights.dtype)
