@@ -30,6 +30,9 @@ time.sleep(600)
 PARENT = """
 import os, signal, sys, time
 from tf_compemb import _child_process
+# Whatever the tests were started with: a shell's background jobs ignore some signals.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 child = _child_process.start("program_of_the_test", ["with", "arguments"])
 sys.stdin.readline()
 {end}
@@ -74,7 +77,10 @@ def test_a_child_ends_with_its_parent(tmp_path, end):
         assert not has_ended(parent.stdout, 0.2)
         parent.stdin.write("end\n")
         parent.stdin.flush()
-        assert has_ended(parent.stdout, 60)
+        try:
+            assert has_ended(parent.stdout, 60)
+        finally:
+            parent.kill()
 
 
 def test_a_child_that_does_not_listen_is_killed(tmp_path):
