@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tf_compemb._program import counted
 from tf_compemb.training.run_directory import RunDirectory, replacing
 
 # Methods beyond the colours of Matplotlib's cycle get another marker.
@@ -133,7 +134,7 @@ def _figure(path: Path, width: float = 7) -> Iterator[Any]:
 def print_evaluation(metrics: dict[str, Any]) -> None:
     """Prints one line about another file's rows."""
     print(
-        f"{metrics['evaluated_file']}, {metrics['evaluated_rows']:,} rows: "
+        f"{metrics['evaluated_file']}, {counted(metrics['evaluated_rows'], 'row')}: "
         f"loss {_number(metrics['test_loss'])}, AUC {_number(metrics['test_auc'])}, "
         f"accuracy {_number(metrics['test_accuracy'])}"
     )
