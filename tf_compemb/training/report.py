@@ -103,7 +103,10 @@ def plot_loss(rows: Sequence[Sequence[Any]], synthetic: bool, path: Path) -> Non
     train = [float(row[2]) for row in rows]
     validated = [(int(row[0]), float(row[3])) for row in rows if row[3] not in (None, "")]
     with _figure(path) as axes:
-        axes.plot(steps, train, color="tab:blue", linewidth=1, label="train, mean of an interval")
+        (line,) = axes.plot(steps, train, "tab:blue", lw=1, label="train, mean of an interval")
+        if len(steps) == 1:  # No line goes through one point.
+            line.set_marker("o")
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if validated:
             axes.plot(*zip(*validated, strict=True), "o-", color="tab:orange", label="validation")
         axes.set_xlabel("step")
