@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tf_compemb._tensorflow_c import encoded_strings
 from tf_compemb.missing_packages import require
 from tf_compemb.native_session import NativeError
 from tf_compemb.serving.addresses import grpc_target, rest_url
@@ -143,7 +144,7 @@ class GrpcClient:
             message.model_spec.version.value = version
         for name, value in inputs.items():
             try:
-                self._messages.fill_tensor(message.inputs[name], value)
+                self._messages.fill_tensor(message.inputs[name], _even(name, value))
             except NativeError as error:
                 raise ServingError(error.code_name, f"Input {name!r}: {error.message}") from error
         return message
@@ -228,7 +229,7 @@ class RestClient:
 
     def request(self, model: str, inputs: Arrays, signature: str, version: int | None) -> Any:
         """Path and body of a call in the API's column format."""
-        values = {name: _jsonable(np.asarray(value)) for name, value in inputs.items()}
+        values = {name: _jsonable(name, value) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": values})
         which = "" if version is None else f"/versions/{version}"
         return f"{self._model_path(model)}{which}:predict", body.encode()
@@ -350,16 +351,34 @@ def _one_line(text: str) -> str:
     )
 
 
-def _jsonable(value: np.ndarray) -> Any:
-    if value.dtype == object or value.dtype.kind in "SU":
-        return [_jsonable(row) if isinstance(row, np.ndarray) else _text(row) for row in value]
-    return value.tolist()
+def _even(name: str, value: Any) -> Any:
+    """An input as it was given, if it can be an array."""
+    try:
+        np.asarray(value)
+    except ValueError:
+        message = f"Input {name!r}: lists at one level must have one length."
+        raise ServingError("INVALID_ARGUMENT", message) from None
+    return value
 
 
-def _text(value: str | bytes) -> Any:
+def _jsonable(name: str, value: Any) -> Any:
+    array = np.asarray(_even(name, value))
+    if array.dtype.kind in "cmM":
+        message = f"Input {name!r}: {array.dtype} has no form in JSON; use gRPC or another type."
+        raise ServingError("INVALID_ARGUMENT", message)
+    if array.dtype.kind not in "OSU":
+        return array.tolist()
+    try:
+        texts = [_text(encoded) for encoded in encoded_strings(array)]
+    except NativeError as error:
+        raise ServingError(error.code_name, f"Input {name!r}: {error.message}") from error
+    shaped = np.empty(len(texts), object)
+    shaped[:] = texts
+    return shaped.reshape(array.shape).tolist()
+
+
+def _text(value: bytes) -> Any:
     """A string as the API takes it: bytes that are not UTF-8 go as base64."""
-    if isinstance(value, str):
-        return str(value)
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

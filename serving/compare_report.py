@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_compemb._program import counted
 from tf_compemb.training.report import megabytes
 
 # Threads and allocator arenas of a server vary by as much, whatever the model.
@@ -119,8 +120,10 @@ def _memory_table(rows: Sequence[dict[str, Any]]) -> Any:
             for row in rows
         ],
         "peak RSS": [_bytes(row["peak_rss_bytes"]) for row in rows],
+        # A small model loads within the noise of the two starts that this is the difference of.
         "load": [
-            "" if row["load_seconds"] is None else f"{row['load_seconds']:.1f} s" for row in rows
+            "" if row["load_seconds"] is None else f"{max(row['load_seconds'], 0.0):.1f} s"
+            for row in rows
         ],
         "on GPU": [_bytes(row["gpu_bytes"]) for row in rows],
     }
@@ -144,7 +147,7 @@ def _tables_cell(row: dict[str, Any]) -> str:
 
 def _latency_table(rows: Sequence[dict[str, Any]]) -> Any:
     columns = {
-        f"{PROTOCOLS[protocol]}, {batch} rows": [
+        f"{PROTOCOLS[protocol]}, {counted(batch, 'row')}": [
             _latency_cell(row, f"{protocol}_{batch}") for row in rows
         ]
         for protocol, batch in latency_kinds(rows)

@@ -14,6 +14,7 @@ from tf_compemb.serving.status_codes import invalid_argument
 
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _WHITE_SPACE = re.compile(r"[ \t\r\n]*")
+_TOO_BIG = "JSON Parse error: Number too big to be stored in double"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -34,8 +35,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
         value, _ = _decoder.raw_decode(text, blank.end())
     except RecursionError:
         raise invalid_argument("JSON Parse error: nested too deeply") from None
-    except ValueError as error:  # Of over-long integers too.
+    except json.JSONDecodeError as error:
         raise invalid_argument(f"JSON Parse error: {str(error)[:200]}") from None
+    except ValueError:  # Of an integer with more digits than Python reads.
+        raise invalid_argument(_TOO_BIG) from None
     if not isinstance(value, dict):
         raise invalid_argument(f"Request body is not a JSON object but {kind_of(value)}")
     return value
@@ -85,7 +88,7 @@ def check_size(number: int | float) -> None:
         infinite = True
     # A number such as 1e400 is another object than the constants are.
     if infinite and all(number is not constant for constant in _CONSTANTS.values()):
-        raise invalid_argument("JSON Parse error: Number too big to be stored in double")
+        raise invalid_argument(_TOO_BIG)
 
 
 def is_b64(value: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tf_compemb._tensorflow_c import STRING
@@ -93,8 +94,12 @@ def _array(name: str, value: Any, signature: Signature) -> np.ndarray:
         return _floats(values, info.numpy_dtype).reshape(shape)
     try:
         return np.array(values, info.numpy_dtype).reshape(shape)
-    except (OverflowError, ValueError) as error:
-        raise invalid_argument(f"Input {name} is not {info.dtype}: {error}") from None
+    except (OverflowError, ValueError):
+        held = ml_dtypes.iinfo(info.numpy_dtype)
+        wrong = next(number for number in values if not held.min <= number <= held.max)
+        raise invalid_argument(
+            f"Input {name} is not {info.dtype}: {str(wrong)[:100]} is out of range"
+        ) from None
 
 
 def _floats(values: list[Any], dtype: np.dtype) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
-from tf_compemb.native_session import Signature
+from tf_compemb.native_session import NativeError, Signature
 from tf_compemb.serving.servable import Servable
 from tf_compemb.serving.status_codes import invalid_argument
 from tf_compemb.serving.tensor_protos import array_of, fill_proto
@@ -56,7 +56,12 @@ def run(
     """
     for key, array in arrays.items():
         _check_shape(name, key, array.shape, signature.inputs[key].shape)
-    return servable.run(name, arrays, list(signature.outputs) if outputs is None else outputs)
+    try:
+        return servable.run(name, arrays, list(signature.outputs) if outputs is None else outputs)
+    except NativeError as error:
+        if error.code_name == "INVALID_ARGUMENT":
+            _check_rows(name, signature, arrays)
+        raise
 
 
 def fill_model_spec(spec: Any, servable: Servable, signature_name: str) -> None:
@@ -104,6 +109,22 @@ def _check_shape(
         raise invalid_argument(
             f"Input {name} of signature {signature_name} takes shape [{takes}]{free}; received "
             f"{list(given)}{scalar}"
+        )
+
+
+def _check_rows(
+    signature_name: str, signature: Signature, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Says of a run that failed that its inputs are of different numbers of rows, if they are.
+
+    Only then, because a signature may take inputs of different sizes.
+    """
+    free = [key for key, info in signature.inputs.items() if info.shape and info.shape[0] is None]
+    rows = {key: len(arrays[key]) for key in sorted(free) if key in arrays}
+    if len(set(rows.values())) > 1:
+        received = ", ".join(f"{key} {number}" for key, number in rows.items())
+        raise invalid_argument(
+            f"The inputs of signature {signature_name} have different numbers of rows: {received}"
         )
 
 

@@ -166,3 +166,8 @@ def test_the_program_generates(tmp_path, capsys):
     assert json.loads((tmp_path / "rows.txt.truth.json").read_text())["seed"] == 2
     assert main(["generate", "--rows", "20", "--out", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_what_one_row_does_not_define_is_said_to_be_undefined(tmp_path, capsys):
+    assert main(["generate", "--rows", "1", "--out", str(tmp_path / "one.txt")]) == 0
+    assert ": 1 synthetic row; best achievable AUC undefined, log" in capsys.readouterr().out

@@ -29,7 +29,26 @@ MISTAKES = [
     ("train --embedding qr:option=depth=3,full --seeds 2", "no option 'depth'"),
     ("train --embedding compositional --partitions binary:2", "--partitions must be"),
     ("train --network deep_units=[8]", "it has: bottom_units, top_units"),
-    ("train --network top_units=[0]", "widths must be integers from 1 on"),
+    ("train --network top_units=[0]", "`top_units` must be a positive integer or a list of them"),
+    ("train --network top_units=wide", "`top_units` must be a positive integer or a list of them"),
+    ("train --model dcn --network deep_units=[true]", "`deep_units` must be a positive integer"),
+    ('train --overrides {"D3":{"embedding":"qr"}}', "names 'D3'; the fields are C1 to C26"),
+    ('train --dry-run --cardinalities 5,6 --overrides {"C3":{}}', "the fields are C1 to C2"),
+    ("train --embedding qr:depth=3", "--embedding qr:depth=3: unrecognized arguments: --depth 3"),
+    ("train --embedding qr:help=", "--embedding qr:help=: unrecognized arguments: --help"),
+    ("train --embedding qr:embedding=hash", "cannot name another method"),
+    (
+        f"train --option a={'9' * 5000}",
+        "it holds an integer of thousands of digits",
+    ),
+    (f"train --option a={'[' * 20_000}", "cannot be read: it is nested too deeply"),
+    (f"train --network a={'[' * 20_000}", "cannot be read: it is nested too deeply"),
+    (f'train --overrides {{"a":{"[" * 20_000}', "nested too deeply"),
+    ("train --dry-run --cardinalities 5,x", "'5,x' is none of these."),
+    ("train --data dataset broken.txt", "dataset: this is a prepared data set; give it alone"),
+    ("data prepare dataset --out again", "dataset: this is a prepared data set"),
+    ("experiments --grid deep.json", "The grid deep.json is not JSON: it is nested too deeply"),
+    ("experiments figure4 --values 3", "--values 3: the grid figure4 has none."),
     ('train --overrides {"C3":{"embedding":"best"}}', "--overrides, C3: Unknown embedding method"),
     ("train --distill missing", "missing has no config.json"),
     ("train --distill comparison", "comparison compares several runs"),
@@ -38,7 +57,6 @@ MISTAKES = [
     ("train --resume --out missing", "missing has no config.json"),
     ("train --evaluate missing.txt --out missing", "missing has no metrics.json"),
     ("train --evaluate missing.txt --out finished", "missing.txt"),
-    ("train --dry-run --cardinalities 5,x", "--cardinalities must be"),
     ("train --dry-run --cardinalities 5 --embedding best", "Unknown embedding method"),
     ("export missing --out exports", "missing: there is no such run"),
     ("export started --out exports", "no metrics.json"),
@@ -114,6 +132,9 @@ def told(tmp_path_factory):
     (folder / "page.html").write_text("<html><body>not found</body></html>")
     (folder / "broken.txt").write_text("no row\n")
     (folder / "file").touch()
+    (folder / "deep.json").write_text("[" * 20_000)
+    (folder / "dataset").mkdir()
+    (folder / "dataset" / "manifest.json").touch()
     (folder / "folder").mkdir()
     write_run(folder / "finished")
     write_run(folder / "hashed", method="hash")
@@ -139,7 +160,7 @@ def told(tmp_path_factory):
     return dict(zip([text for text, _ in MISTAKES], json.loads(done.stdout), strict=True))
 
 
-@pytest.mark.parametrize(("mistake", "words"), MISTAKES)
+@pytest.mark.parametrize(("mistake", "words"), MISTAKES, ids=[text[:80] for text, _ in MISTAKES])
 def test_a_simple_mistake_is_told_before_tensorflow_is_imported(mistake, words, told):
     status, printed, said, imported = told[mistake]
     assert status == 2

@@ -113,7 +113,7 @@ def test_chosen_outputs_lists_and_no_rows(session):
         ),
         ("serving_default", {"ids": [[0, 100]]}, "INVALID_ARGUMENT", "= 100 is not in [0, 100)"),
         ("serving_default", {"ids": [[-1]]}, "INVALID_ARGUMENT", "= -1 is not in [0, 100)"),
-        ("text", {"text": np.array([1.5], object)}, "INVALID_ARGUMENT", "takes bytes or text"),
+        ("text", {"text": np.array([1.5], object)}, "INVALID_ARGUMENT", "of type float"),
     ],
 )
 def test_refusals(session, signature, inputs, code, message):

@@ -125,6 +125,36 @@ def test_types_survive_over_grpc_only(server):
     client.close()
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "received None"),
+        ([[None] * 2], "received None"),
+        (
+            [[10**30, 1]],
+            "numbers of at most 64 bits, or else bytes or text; received an integer of",
+        ),
+        (np.array([[b"a", 1.5]], object), "received a value of type float"),
+        (np.array([["\udc80"]], object), "received text with half a surrogate pair"),
+        ([[1], [1, 2]], "lists at one level must have one length"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_before_it_is_sent(client, value, words):
+    with pytest.raises(ServingError, match=words) as caught:
+        client.request("clicks", {"x": value}, "serving_default", None)
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert str(caught.value).startswith("Input 'x': ")
+
+
+def test_strings_of_any_shape_are_sent_over_rest():
+    client = RestClient("http://127.0.0.1:1")
+    for strings, sent in [("a", "a"), ([["a", b"\xff"]], [["a", {"b64": "/w=="}]]), (b"", "")]:
+        _, body = client.request("m", {"x": np.array(strings, object)}, "s", None)
+        assert json.loads(body)["inputs"]["x"] == sent
+    with pytest.raises(ServingError, match="complex128 has no form in JSON"):
+        client.request("m", {"x": [1j]}, "s", None)
+
+
 def test_state(client):
     assert client.state("clicks") == "AVAILABLE"
 

@@ -325,6 +325,16 @@ def headings(shown):
     ]
 
 
+def test_no_time_to_load_is_below_zero_and_one_row_is_no_rows(capsys):
+    empty = {**MEMORY, "start_seconds": [2.5]}
+    model = measured("full", 640, [91_000_000])
+    model["latency"][0]["batch"] = 1
+    _, latency, *_ = headings(shown := report(capsys, model, empty=empty))
+    assert latency == ["model", "gRPC, 1 row"]
+    assert " 0.0 s " in shown
+    assert "-" not in shown.partition("Latency")[0]
+
+
 def test_of_a_running_server_only_what_is_known_is_shown(capsys):
     shown = report(capsys, running("full"), running("qr"))
     latency, outputs = headings(shown)

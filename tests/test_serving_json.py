@@ -7,6 +7,7 @@ import pytest
 from serving_toys import tf
 
 from tf_compemb.native_session import NativeError, Signature, TensorInfo
+from tf_compemb.serving.json_requests import parse_object
 from tf_compemb.serving.json_tensors import arrays_of, response_body
 
 
@@ -27,6 +28,25 @@ def test_integers_that_a_dtype_cannot_hold_are_refused(dtype, number):
     with pytest.raises(NativeError, match=f"Input x is not {dtype.name}: ") as refused:
         arrays_of({"instances": [number]}, one_input(dtype))
     assert refused.value.code_name == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers", "wrong"),
+    [
+        (tf.int64, [1, 2**63], 2**63),
+        (tf.uint8, [7, -1], -1),
+        (tf.int32, [-(2**31) - 1], -(2**31) - 1),
+    ],
+)
+def test_a_refusal_names_the_number(dtype, numbers, wrong):
+    with pytest.raises(NativeError) as refused:
+        arrays_of({"instances": numbers}, one_input(dtype))
+    assert refused.value.message == f"Input x is not {dtype.name}: {wrong} is out of range"
+
+
+def test_an_integer_of_thousands_of_digits_is_a_number_too_big():
+    with pytest.raises(NativeError, match="JSON Parse error: Number too big to be stored"):
+        parse_object(b'{"instances": [' + b"9" * 5000 + b"]}")
 
 
 @pytest.mark.parametrize(

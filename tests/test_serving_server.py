@@ -228,6 +228,11 @@ REST_BAD = [
     ("out of range", "POST", PREDICT, {"instances": [[100]]}, 400, "= 100 is not in [0, 100)"),
     ("negative", "POST", PREDICT, {"instances": [[-1]]}, 400, "= -1 is not in [0, 100)"),
     ("number as text", "POST", PREDICT, {**ECHO, "instances": [1]}, 400, "expected type: string"),
+    (
+        "rows that differ", "POST", PREDICT,
+        {"signature_name": "two", "inputs": {"a": [1, 2, 3], "b": [[1, 0.5], [2, 1]]}}, 400,
+        "The inputs of signature two have different numbers of rows: a 3, b 2",
+    ),
     ("bad b64", "POST", PREDICT, {**ECHO, "instances": [{"b64": "?"}]}, 400, "base64 decode"),
     ("half a pair", "POST", PREDICT, {**ECHO, "instances": ["\ud800"]}, 400, "no Unicode"),
     (

@@ -107,7 +107,7 @@ def test_bad_methods(data, tmp_path, capsys, monkeypatch):
         "TF_CONFIG": ["--strategy", "multiworker"],
         "hidden_units": ["--embedding", "path", "--option", "hidden_units=[0]"],
         "it has: bottom_units, top_units": ["--network", "deep_units=[8]"],
-        "top_units: widths must be integers from 1 on": ["--network", "top_units=[8, 0]"],
+        "`top_units` must be a positive integer or a list": ["--network", "top_units=[8, 0]"],
         "`bottom_units` must be a positive integer": ["--network", "bottom_units=8.5"],
         "`hidden_units` must be a positive": ["--embedding", "path", "--option", "hidden_units=x"],
         "`bias` must be True or False": ["--embedding", "memcom", "--option", "bias=no"],

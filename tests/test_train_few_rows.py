@@ -1,5 +1,6 @@
 """Training on a few rows, on rows of one kind, on a full disk: what is undefined is said to be."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -13,8 +14,9 @@ if needs_tf_keras():
 
 import tensorflow as tf
 from click_rows import write_rows
+from matplotlib.figure import Figure
 
-from tf_compemb.training import comparison, evaluation, shortage
+from tf_compemb.training import comparison, evaluation, report, shortage
 from tf_compemb.training.command_options import as_given
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
@@ -273,3 +275,18 @@ def test_other_errors_stay_as_they_are(error, tmp_path):
         raise error
     assert caught.value is error
     assert os.listdir(tmp_path) == []
+
+
+def test_the_plot_of_one_interval_shows_its_loss(tmp_path, monkeypatch):
+    drawn = []
+
+    @contextlib.contextmanager
+    def axes(path):
+        drawn.append(Figure().subplots())
+        yield drawn[-1]
+
+    monkeypatch.setattr(report, "_figure", axes)
+    report.plot_loss([[4, 0, 0.6, 0.3]], False, tmp_path / "one.png")
+    report.plot_loss([[4, 0, 0.6, 0.3], [8, 0, 0.5, 0.3]], False, tmp_path / "two.png")
+    assert [axes.lines[0].get_marker() for axes in drawn] == ["o", "None"]
+    assert all(float(tick).is_integer() for tick in drawn[0].get_xticks())

@@ -251,15 +251,37 @@ def encoded_strings(array: np.ndarray) -> list[bytes]:
     """The array's strings in order; text is encoded as UTF-8.
 
     Raises:
-        NativeError: An element is neither bytes nor text.
+        NativeError: An element is neither bytes nor text that UTF-8 has.
     """
+    values = array.ravel().tolist()
     try:
-        return [
-            value.encode() if isinstance(value, str) else bytes(memoryview(value))
-            for value in array.ravel().tolist()
-        ]
-    except TypeError as error:
-        raise NativeError(3, f"A string tensor takes bytes or text: {error}") from None
+        return [v.encode() if isinstance(v, str) else bytes(memoryview(v)) for v in values]
+    except (TypeError, ValueError) as error:
+        wrong = next(value for value in values if not _is_string(value))
+        raise NativeError(
+            3,
+            "A tensor takes numbers of at most 64 bits, or else bytes or text; received "
+            f"{_in_words(wrong)}",
+        ) from error
+
+
+def _is_string(value: Any) -> bool:
+    try:
+        value.encode() if isinstance(value, str) else memoryview(value)
+        return True
+    except (TypeError, ValueError):
+        return False
+
+
+def _in_words(value: Any) -> str:
+    """What a value that is no string is, not at its whole length."""
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        return "text with half a surrogate pair"
+    if isinstance(value, int):
+        return f"an integer of {value.bit_length()} bits"
+    return f"a value of type {type(value).__name__}"
 
 
 def varint(value: int) -> bytes:

@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from tf_compemb._program import Parser
+from tf_compemb._program import Parser, counted
 from tf_compemb.missing_packages import reports_missing_packages
 from tf_compemb.training.option_types import natural_number, positive_integer, share
 
@@ -168,8 +168,9 @@ def _prepare(options: argparse.Namespace) -> None:
 
         dataset = prepare(options.raw, options.out, **settings)
     left_out = dataset.manifest["bad_lines"]
-    bad = f", {left_out:,} bad lines in bad_lines.tsv" if left_out else ""
-    print(f"{dataset.path}: {dataset.rows:,} rows, {sum(dataset.cardinalities):,} ids{bad}")
+    bad = f", {counted(left_out, 'bad line')} in bad_lines.tsv" if left_out else ""
+    ids = counted(sum(dataset.cardinalities), "id")
+    print(f"{dataset.path}: {counted(dataset.rows, 'row')}, {ids}{bad}")
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -179,9 +180,10 @@ def _generate(options: argparse.Namespace) -> None:
     sizes = KAGGLE_CARDINALITIES if options.cardinalities == "kaggle" else None
     truth = generate(options.out, options.rows, options.seed, cardinalities=sizes)
     best = truth["best"]["all"]
+    auc = "undefined" if best["auc"] is None else best["auc"]
     print(
-        f"{options.out}: {options.rows:,} synthetic rows; best achievable "
-        f"AUC {best['auc']}, log loss {best['log_loss']}"
+        f"{options.out}: {counted(options.rows, 'synthetic row')}; best achievable "
+        f"AUC {auc}, log loss {best['log_loss']}"
     )
 
 

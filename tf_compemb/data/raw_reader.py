@@ -261,8 +261,14 @@ def _expand(entry: str) -> list[Path]:
 
 
 def _check_readable(path: Path) -> None:
+    from tf_compemb.data.manifest import MANIFEST_FILE
+
     if not path.exists():
         raise DataError(f"{path}: there is no such file; check the path.")
+    if (path / MANIFEST_FILE).is_file():
+        raise DataError(
+            f"{path}: this is a prepared data set; give it alone, or the raw files it was made of."
+        )
     if path.is_dir():
         raise DataError(
             f"{path}: this is a folder without a prepared data set; give raw Criteo files, a "

@@ -70,9 +70,9 @@ def _run(options: argparse.Namespace, command: str) -> int:
 def _plan(
     grids: Sequence[Any], data: Sequence[Any], options: argparse.Namespace
 ) -> list[Experiment]:
+    from tf_compemb._program import counted
     from tf_compemb.experiments.experiment import prepare_experiment
     from tf_compemb.experiments.grid import BUDGET
-    from tf_compemb.experiments.progress import counted
     from tf_compemb.training.environment import versions
 
     found = []

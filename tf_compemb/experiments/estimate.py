@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tf_compemb._child_process import start
+from tf_compemb._program import counted
 from tf_compemb.benchmark.machine import core_count
 from tf_compemb.experiments.experiment import base_options, models_of
 from tf_compemb.experiments.grid import Grid
 from tf_compemb.experiments.memory import needed_bytes
 from tf_compemb.experiments.plan import Point, points_of
-from tf_compemb.experiments.progress import counted, duration
+from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.scheduler import environment_of_a_run
 from tf_compemb.training.environment import prepare_tensorflow, total_bytes
 from tf_compemb.training.errors import UserError

@@ -176,6 +176,5 @@ def _value_name(value: Any) -> str:
 def _check(grid: Grid, option: str, asked: Sequence[str], there: Sequence[str]) -> None:
     missing = [name for name in asked if name not in there]
     if missing:
-        raise UserError(
-            f"{option} {missing[0]}: the grid {grid.name} has {', '.join(there)} and no other."
-        )
+        has = f"has {', '.join(there)} and no other" if there else "has none"
+        raise UserError(f"{option} {missing[0]}: the grid {grid.name} {has}.")

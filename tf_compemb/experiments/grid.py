@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.json_text import read_json
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.option_types import (
     LARGEST_INTEGER,
@@ -139,7 +140,7 @@ def read_grid(path: Path, methods: list[str]) -> Grid:
         UserError: The file cannot be read, or is no grid; the message says where.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"The grid {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:

@@ -75,15 +75,6 @@ class GridProgress:
         self._progress.stop()
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is one.
-
-    >>> counted(1, "seed"), counted(1200, "run")
-    ('1 seed', '1,200 runs')
-    """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def duration(seconds: float) -> str:
     """A time in words.
 

@@ -9,11 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tf_compemb._program import counted
 from tf_compemb.experiments.experiment import Experiment
 from tf_compemb.experiments.outputs import Outputs
 from tf_compemb.experiments.paper import difference_text, statements, table_1
 from tf_compemb.experiments.plan import value_text
-from tf_compemb.experiments.progress import counted, duration
+from tf_compemb.experiments.progress import duration
 from tf_compemb.experiments.results import FINISHED
 from tf_compemb.experiments.summary import compared_baselines, shown_rows
 from tf_compemb.training.report import UNDEFINED, megabytes

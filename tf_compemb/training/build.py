@@ -152,6 +152,8 @@ def check_network(options: TrainingOptions) -> None:
     Raises:
         UserError: It has not, or widths are no widths.
     """
+    from tf_compemb.arguments import positive_integers
+
     known = network_arguments(options.model) - _NOT_OF_THE_NETWORK
     for name, value in options.network.items():
         if name not in known:
@@ -159,9 +161,11 @@ def check_network(options: TrainingOptions) -> None:
                 f"--network {name}: {options.model} has no such hyper-parameter; it has: "
                 f"{', '.join(sorted(known))}."
             )
-        widths = value if isinstance(value, list) else []
-        if not all(isinstance(width, int) and width > 0 for width in widths):
-            raise UserError(f"--network {name}: widths must be integers from 1 on, not {value}.")
+        if name.endswith("_units"):
+            try:
+                positive_integers(name, value)
+            except ValueError as error:
+                raise UserError(f"--network: {error}") from error
 
 
 @contextlib.contextmanager

@@ -100,8 +100,10 @@ def single_method(options: TrainingOptions, method: str) -> TrainingOptions:
         changed += [f"--{option}", value]
     try:
         given = vars(_parser(exit_on_error=False).parse_args(changed))
-    except (argparse.ArgumentError, SystemExit) as error:
+    except argparse.ArgumentError as error:
         raise UserError(f"--embedding {method}: {error}.") from error
+    if "embedding" in given:
+        raise UserError(f"--embedding {method}: a method's own options cannot name another method.")
     for own in ("option", "network"):
         if own in given:
             given[own] = {**getattr(options, own), **given[own]}
@@ -129,7 +131,8 @@ def _check(options: TrainingOptions, given: frozenset[str]) -> None:
 
 
 def _parser(exit_on_error: bool = True) -> Parser:
-    parser = Parser(prog="tf-compemb train", exit_on_error=exit_on_error)
+    # Help is for a command line, not for values that come from elsewhere.
+    parser = Parser(prog="tf-compemb train", exit_on_error=exit_on_error, add_help=exit_on_error)
     add_options(parser)
     return parser
 

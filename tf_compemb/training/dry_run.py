@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ def read_cardinalities(what: str) -> list[int]:
     except (OSError, ValueError) as error:
         raise UserError(
             "--cardinalities must be kaggle, numbers n1,n2,..., or a file with such numbers; "
-            f"{what!r} is none of these ({error})."
+            f"{reprlib.repr(what)} is none of these."
         ) from error
     if not numbers or min(numbers) < 1:
-        raise UserError(f"--cardinalities must be positive numbers, not {text.strip()!r}.")
+        raise UserError(
+            f"--cardinalities must be positive numbers, not {reprlib.repr(text.strip())}."
+        )
     return numbers
 
 

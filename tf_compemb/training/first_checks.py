@@ -5,6 +5,7 @@ from __future__ import annotations
 from tf_compemb._signatures import arguments_of_method
 from tf_compemb.training.build import check_network, method_options
 from tf_compemb.training.command_options import single_method
+from tf_compemb.training.dry_run import read_cardinalities
 from tf_compemb.training.errors import UserError
 from tf_compemb.training.options import TrainingOptions
 from tf_compemb.training.run_directory import RunDirectory
@@ -23,7 +24,13 @@ def check_names(options: TrainingOptions) -> None:
         single = single_method(options, method)
         method_options(single)
         check_network(single)
+    from tf_compemb.data.criteo_format import CATEGORICAL_FIELDS
+
+    given = options.cardinalities
+    known = len(read_cardinalities(given) if given else CATEGORICAL_FIELDS)
     for field, settings in options.overrides.items():
+        if field not in {f"C{number}" for number in range(1, known + 1)}:
+            raise UserError(f"--overrides names {field!r}; the fields are C1 to C{known}.")
         method = settings.get("embedding")
         if isinstance(method, str):
             try:

@@ -11,6 +11,8 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.json_text import read_json
+
 # What TensorFlow counts in 64 bits has room to be added to.
 LARGEST_INTEGER = 2**62
 # NumPy's and Keras' generators take 32 bits.
@@ -129,15 +131,17 @@ def assignment(text: str) -> tuple[str, Any]:
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {reprlib.repr(text)}")
     try:
-        return name, json.loads(value)
+        return name, read_json(value)
     except json.JSONDecodeError:
         return name, value
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{reprlib.repr(text)} cannot be read: {error}") from None
 
 
 def field_settings(text: str) -> dict[str, Any]:
     """A mapping from fields to their settings, as JSON or the path of a file of it."""
     try:
-        found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
+        found = read_json(text if text.lstrip().startswith("{") else Path(text).read_text())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise argparse.ArgumentTypeError(

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tf_compemb._program import counted
 from tf_compemb.training.run_directory import RunDirectory, replacing
 
 # Methods beyond the colours of Matplotlib's cycle get another marker.
@@ -102,7 +103,10 @@ def plot_loss(rows: Sequence[Sequence[Any]], synthetic: bool, path: Path) -> Non
     train = [float(row[2]) for row in rows]
     validated = [(int(row[0]), float(row[3])) for row in rows if row[3] not in (None, "")]
     with _figure(path) as axes:
-        axes.plot(steps, train, color="tab:blue", linewidth=1, label="train, mean of an interval")
+        (line,) = axes.plot(steps, train, "tab:blue", lw=1, label="train, mean of an interval")
+        if len(steps) == 1:  # No line goes through one point.
+            line.set_marker("o")
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if validated:
             axes.plot(*zip(*validated, strict=True), "o-", color="tab:orange", label="validation")
         axes.set_xlabel("step")
@@ -133,7 +137,7 @@ def _figure(path: Path, width: float = 7) -> Iterator[Any]:
 def print_evaluation(metrics: dict[str, Any]) -> None:
     """Prints one line about another file's rows."""
     print(
-        f"{metrics['evaluated_file']}, {metrics['evaluated_rows']:,} rows: "
+        f"{metrics['evaluated_file']}, {counted(metrics['evaluated_rows'], 'row')}: "
         f"loss {_number(metrics['test_loss'])}, AUC {_number(metrics['test_auc'])}, "
         f"accuracy {_number(metrics['test_accuracy'])}"
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_compemb.json_text import read_json
 from tf_compemb.training.errors import UserError
 
 
@@ -95,7 +96,7 @@ class RunDirectory:
 
     def _read(self, path: Path, otherwise: str) -> dict[str, Any]:
         try:
-            return json.loads(path.read_text())
+            return read_json(path.read_text())
         except OSError as error:
             raise UserError(f"{self.path} has no {path.name}: there is {otherwise}.") from error
         except ValueError as error:
