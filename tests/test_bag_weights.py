@@ -1,11 +1,13 @@
 """Weights of bags stand where their ids stand; what does not go together is one sentence."""
 
+import warnings
+
 import numpy as np
 import pytest
 from runtime import ids_of, to_numpy
 
 from tf_compemb import EmbeddingCollection, FullEmbedding, QREmbedding
-from tf_compemb._keras import BACKEND, keras, ops
+from tf_compemb._keras import BACKEND, LEGACY, keras, ops
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -261,6 +263,32 @@ def test_weights_in_a_functional_model():
         layer(ids, weights=keras.Input((3,), dtype="string"))
     with pytest.raises(ValueError, match="plain: `weights` need a combiner"):
         FullEmbedding(12, 4, name="plain")(ids, weights=weights)
+
+
+@pytest.mark.skipif(LEGACY, reason="tf_keras builds a subclassed model as it is called")
+def test_weights_in_a_subclassed_model():
+    """Keras 3 builds it by a call without values, of tensors on torch's device "meta"."""
+
+    class Scores(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bags = QREmbedding(12, 4, combiner="mean", name="field")
+            self.score = keras.layers.Dense(1)
+
+        def call(self, inputs):
+            ids, weights = inputs
+            return self.score(self.bags(ids, weights=weights))
+
+    model = Scores()
+    model.compile("sgd", "mse")
+    batch = [np.array([[1, 2, 3], [4, 0, 5]]), np.array([[1, 0, 2], [1, 1, 0.5]], "float32")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(batch, np.ones((2, 1)), verbose=0)
+    assert [str(w.message) for w in caught if "unbuilt" in str(w.message)] == []
+    found = model.predict(batch, verbose=0)
+    expected = model.score(model.bags(batch[0], weights=batch[1]))
+    np.testing.assert_allclose(found, to_numpy(expected), rtol=1e-5)
 
 
 @only_tensorflow

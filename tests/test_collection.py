@@ -348,13 +348,30 @@ def test_all_other_names_survive_in_files(fused, tmp_path):
     randomize(model, seed=1)
     model.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(model.predict_on_batch(ids), expected)
-    if LEGACY and fused:  # In that format the weights of fields that are not fused share names.
+    if LEGACY:  # In that format no two weights of a layer may have one name.
         with pytest.warns(UserWarning, match="HDF5 file"):
             model.save(tmp_path / "model.h5")
         again = keras.models.load_model(tmp_path / "model.h5")
         np.testing.assert_array_equal(again.predict_on_batch(ids), expected)
     if BACKEND == "tensorflow":
         assert saved_graphs(model, tmp_path / "saved_model")
+
+
+@pytest.mark.skipif(not LEGACY, reason="variables of Keras 3 have paths")
+def test_names_of_variables_are_unique_in_tf_keras():
+    """Also of groups of one method with different options."""
+    overrides = {"b": {"embedding": "qr", "options": {"collisions": 4, "operation": "add"}}}
+    for fused in (True, False):
+        collection = EmbeddingCollection(
+            dict.fromkeys("abcdef", 60),
+            4,
+            "qr",
+            overrides={**overrides, "c": overrides["b"], "d": {"embedding": "path"}},
+            fused=fused,
+        )
+        collection.build()
+        names = [variable.name for variable in collection.weights]
+        assert len(set(names)) == len(names) > 3
 
 
 def test_wrong_inputs():

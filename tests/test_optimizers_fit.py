@@ -149,6 +149,24 @@ def test_models_of_two_tables_are_saved_as_hdf5(name, tmp_path):
             np.testing.assert_array_equal(variable.numpy(), expected.numpy())
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_state_of_tables_that_were_traced_first_is_saved_as_hdf5(tmp_path):
+    """The state of a table that a graph reads is made before its optimiser is."""
+    optimizer = make_optimizer("amsgrad", 0.01)
+    inputs = keras.layers.Input((3,), dtype="int32")
+    tables = [RowTable(ROWS, WIDTH, name=f"first_{i}")(inputs) for i in range(2)]
+    outputs = keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Add()(tables)))
+    model = keras.Model(inputs, outputs)
+    model.compile(optimizer, keras.losses.MeanSquaredError())
+    model.predict(data()[0], verbose=0)
+    fit(model, *data())
+    variables = optimizer.variables
+    names = [v.name for v in (variables() if callable(variables) else variables)]
+    assert any("first_0" in name and "moments" in name for name in names)
+    assert len(set(names)) == len(names)
+    model.save(tmp_path / "model.h5")
+
+
 @pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad", "amsgrad", "lazy_adam"])
 def test_loss_scaling(name):
     ids, labels = data()

@@ -195,6 +195,14 @@ class Layer(keras.layers.Layer):  # type: ignore[misc, name-defined]
         _check_call(self, args, kwargs)
         return super().__call__(*args, **kwargs)
 
+    def build_under_its_name(self) -> None:
+        """Builds the layer for one that never calls it, with its name before its variables'.
+
+        Keras 3 does that by itself; tf_keras does only where a layer is called.
+        """
+        with tf.name_scope(self.name) if LEGACY else contextlib.nullcontext():
+            self.build(None)
+
     # Whether another layer writes this one's variables into files.
     saved_by_owner = False
 

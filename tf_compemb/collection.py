@@ -197,7 +197,7 @@ class EmbeddingCollection(Layer):
         if self.built:
             return
         for lookup in self.lookups:
-            lookup.build(None)
+            lookup.build_under_its_name()
         self.built = True
 
     def __call__(self, inputs: Any, weights: Any = None, **kwargs: Any) -> Any:

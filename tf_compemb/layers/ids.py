@@ -199,7 +199,9 @@ def checked_ids(ids: Any, input_dim: Any, message: str) -> tuple[Any, Any]:
         if "float" in type_name(ids):
             valid = ops.logical_and(valid, ops.all(ops.cast(numbers, ids.dtype) == ids))
         return raise_in_graph(valid, message, numbers), None
-    valid = ops.logical_and(numbers >= 0, numbers < np.asarray(input_dim, dtype=id_dtype()))
+    # Not `<`, which torch lacks between a tensor without values and an array.
+    below = ops.less(numbers, np.asarray(input_dim, dtype=id_dtype()))
+    valid = ops.logical_and(numbers >= 0, below)
     if "float" in type_name(ids):
         valid = ops.logical_and(valid, ops.cast(numbers, ids.dtype) == ids)
     if BACKEND == "tensorflow":

@@ -69,7 +69,13 @@ class Adam(RowAdam):
 
     def deferred_update(self, table: Any) -> DeferredUpdate:
         """What a table needs before this optimiser is built; `build` takes it over."""
-        return DeferredUpdate(table, self.rule, _variable)
+
+        def add(shape: tuple[int, ...], dtype: str, initializer: Any, name: str) -> Any:
+            zeros = tf.zeros_initializer() if initializer == "zeros" else initializer
+            name = self.state_name(table.variable, name)
+            return tf.Variable(lambda: zeros(shape, dtype), dtype=dtype, trainable=False, name=name)
+
+        return DeferredUpdate(table, self.rule, add)
 
     def add_table_moments(self, variable: Any) -> DeferredUpdate:
         """Makes what updates of a table need, or takes over what was made before."""
@@ -168,12 +174,6 @@ class AMSGrad(Adam):
 def _dense(gradient: Any) -> Any:
     """A sparse gradient as a dense one, duplicates added."""
     return add_slices(gradient.values, gradient.indices, gradient.dense_shape[0])
-
-
-def _variable(shape: tuple[int, ...], dtype: Any, initializer: Any, name: str) -> Any:
-    """A variable of no optimiser yet."""
-    zeros = tf.zeros_initializer() if initializer == "zeros" else initializer
-    return tf.Variable(lambda: zeros(shape, dtype), dtype=dtype, trainable=False, name=name)
 
 
 def _giving(variable: Any) -> Any:
