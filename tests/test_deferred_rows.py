@@ -190,6 +190,50 @@ def test_a_model_is_compiled_again_with_a_new_optimizer(name):
     assert len(table_of(table_variable(model))._deferred) == 1  # The first one's are gone.
 
 
+@pytest.mark.filterwarnings("ignore:The function .* was traced before the optimizer")
+@pytest.mark.parametrize("named", ["by Keras", "as in Keras"])
+def test_a_function_of_another_model_with_the_same_table_is_current(named):
+    """It was traced before the optimiser was made, and compiling replaced another model's."""
+    ids, labels = data()
+    model = make_exact()
+    twin = stock_twin(model, 0.01, False)
+    other = make_model(model.get_layer("table"))
+    other.layers[-1].set_weights(model.layers[-1].get_weights())
+    if named == "by Keras":
+
+        def look():
+            return other.predict(ids, batch_size=len(ids), verbose=0)
+
+    else:
+
+        @tf.function
+        def predict_function():
+            return other(ids)
+
+        look = predict_function
+    look()
+    model.compile(optimizers.Adam(0.01), keras.losses.MeanSquaredError())
+    train_by_batches(model, ids, labels)
+    train_by_batches(twin, ids, labels)
+    other.layers[-1].set_weights(model.layers[-1].get_weights())
+    np.testing.assert_allclose(look(), twin.predict(ids, verbose=0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not LEGACY, reason="Keras 3 keeps what it replaces, and the optimizer warns")
+def test_functions_that_compile_replaced_do_not_slow_training_down():
+    ids, labels = data()
+    model = make_exact()
+    model.compile(optimizers.SGD(0.01), keras.losses.MeanSquaredError())
+    fit(model, ids, labels, validation_data=(ids, labels))
+    model.predict(ids, verbose=0)
+    twin = stock_twin(model, 0.01, False)
+    model.compile(optimizers.Adam(0.01), keras.losses.MeanSquaredError())
+    fit(model, ids, labels)
+    fit(twin, ids, labels)
+    assert table_of(table_variable(model))._deferred[0].stays_current is False
+    assert_current(table_variable(model).numpy(), twin)
+
+
 # Steps that leave a table out.
 
 

@@ -52,7 +52,7 @@ class Adam(RowAdam):
         super().__init__(*args, **kwargs)
         idle_weights(self.beta_1, self.beta_2, self.amsgrad)  # Refuses betas.
         if BACKEND == "tensorflow":
-            self.place = expect_deferred_updates(self)
+            expect_deferred_updates(self)
 
     @property
     def rule(self) -> AdamRule:

@@ -142,7 +142,6 @@ class DeferredUpdate:
             table's own step number in one row more; and the history of steps.
         stays_current: Whether each step must bring all rows up to date; None before it is known.
         owner: Gives the optimiser, or None when it is gone.
-        place: The optimiser's, in the order in which optimisers and graphs are made.
     """
 
     def __init__(self, table: Table, rule: AdamRule, add_variable: AddVariable) -> None:
@@ -152,7 +151,6 @@ class DeferredUpdate:
         self.rule = rule
         self.stays_current: bool | None = None
         self.owner: Callable[[], Any] = lambda: None
-        self.place = 0
         self._table = table
         self._turns = Turns(rows)
         self._length = 2 * self._turns.steps
@@ -167,7 +165,6 @@ class DeferredUpdate:
     def attach(self, owner: Any) -> None:
         """Begins to defer updates of the table for an optimiser."""
         self.owner = weakref.ref(owner)
-        self.place = owner.place
         self._table.attach(self)
         give_current_rows(self.variables[0], self._table.materialize)
 

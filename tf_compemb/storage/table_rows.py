@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import warnings
 import weakref
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_compemb._keras import BACKEND, LEGACY, gather_rows, ops
+from tf_compemb._keras import BACKEND, LEGACY, gather_rows, keras, ops
 from tf_compemb.native_kernels import may_read
 from tf_compemb.storage import small_table
 
@@ -25,24 +24,18 @@ if BACKEND == "tensorflow":
 
 # Exact optimisers that have yet to be built. What is traced meanwhile must already read by them.
 _unbuilt: weakref.WeakSet[Any] = weakref.WeakSet()
-# Numbers optimisers and graphs in the order in which they came.
-_order = itertools.count()
-# Functions of tf_keras, which `compile` replaces, though the model keeps the old ones alive.
-_REPLACED_BY_COMPILE = ("train_function", "test_function", "predict_function")
+# Where models of tf_keras have functions, which `compile` drops, though it keeps them alive.
+_FUNCTIONS_OF_MODELS = ("train_function", "test_function", "predict_function")
 
 
-def expect_deferred_updates(optimizer: Any) -> int:
+def expect_deferred_updates(optimizer: Any) -> None:
     """Announces an optimiser that will defer updates of the tables that it is built with.
 
     Args:
         optimizer: Has `is_built`, `rule` (what deferred updates depend on, to be compared), and
             `deferred_update(table)`, which makes what the table reads through meanwhile.
-
-    Returns:
-        The optimiser's place in the order in which optimisers and graphs are made.
     """
     _unbuilt.add(optimizer)
-    return next(_order)
 
 
 @dataclass(frozen=True)
@@ -51,22 +44,21 @@ class _Reader:
 
     Attributes:
         graph: Gives it, or None when it is gone.
-        function: Name of the outermost function.
-        place: In the order in which optimisers and graphs are made.
+        outermost: Gives that of the outermost function.
+        function: Its name.
         corrections: Give the deferred updates by which it reads.
     """
 
     graph: Any
+    outermost: Any
     function: str
-    place: int
     corrections: list[Any]
 
     def lacks(self, deferred_update: Any) -> bool:
-        """Whether the graph may still be run, and reads without a deferred update."""
-        if self.graph() is None or any(c() is deferred_update for c in self.corrections):
+        """Whether the graph is there still, and reads without a deferred update."""
+        if self.graph() is None:
             return False
-        is_replaced = LEGACY and self.function in _REPLACED_BY_COMPILE
-        return not (is_replaced and self.place < deferred_update.place)
+        return not any(c() is deferred_update for c in self.corrections)
 
 
 class Table:
@@ -211,7 +203,7 @@ class Table:
         references = [weakref.ref(correction) for correction in corrections]
         graphs = _graphs_being_traced()
         self._readers += [
-            _Reader(weakref.ref(graph), graphs[-1].name, next(_order), references)
+            _Reader(weakref.ref(graph), weakref.ref(graphs[-1]), graphs[-1].name, references)
             for graph in graphs
             if id(graph) not in known
         ]
@@ -221,6 +213,9 @@ class Table:
         if any(reader.lacks(deferred_update) for reader in self._readers):
             gc.collect()
         stale = [reader for reader in self._readers if reader.lacks(deferred_update)]
+        if stale and LEGACY:
+            dropped = _graphs_dropped_by_models()
+            stale = [reader for reader in stale if id(reader.outermost()) not in dropped]
         if stale:
             warnings.warn(
                 f"The function {stale[0].function} was traced before the optimizer of the table "
@@ -273,6 +268,21 @@ def table_of(variable: Any) -> Table:
 def is_table(variable: Any) -> bool:
     """Whether a variable is a table whose layer reads it by rows."""
     return isinstance(getattr(variable, "table", None), Table)
+
+
+def _graphs_dropped_by_models() -> set[int]:
+    """Ids of the graphs of tf_keras' functions that no model runs any more."""
+    objects = gc.get_objects()
+    models = [o for o in objects if issubclass(type(o), keras.Model)]
+    kept = {id(vars(model).get(name)) for model in models for name in _FUNCTIONS_OF_MODELS}
+    return {
+        id(concrete.graph)
+        for function in objects
+        if issubclass(type(function), tf.types.experimental.PolymorphicFunction)
+        and getattr(function.python_function, "__module__", "") == keras.Model.__module__
+        and id(function) not in kept
+        for concrete in function._list_all_concrete_functions()
+    }
 
 
 def _graphs_being_traced() -> list[Any]:
