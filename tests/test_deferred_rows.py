@@ -1,19 +1,14 @@
-"""Exact Adam and AMSGrad in Keras: who reads, saves, copies or writes a table finds current rows.
-
-The expected numbers are those of the same model trained by the stock dense optimiser.
-"""
+"""Exact Adam and AMSGrad in Keras train as the stock dense rule, whatever a step leaves out."""
 
 import copy
 import pickle
 import subprocess
 import sys
 import textwrap
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from optimizer_training import raw, stored_rows
 
 from tf_compemb import layers, optimizers
 from tf_compemb._keras import BACKEND, LEGACY, keras
@@ -23,91 +18,20 @@ if BACKEND != "tensorflow":
     pytest.skip("updates are deferred on TensorFlow only", allow_module_level=True)
 
 import tensorflow as tf
-
-ROWS, WIDTH, BATCH = 2500, 4, 32  # More rows than small tables have.
-EXACT = {"adam": False, "amsgrad": True}
-
-
-def data(batches=6, seed=0):
-    rng = np.random.default_rng(seed)
-    ids = (ROWS * rng.random((batches * BATCH, 3)) ** 3).astype("int32")
-    return ids, rng.random((batches * BATCH, 1)).astype("float32")
-
-
-class DenseTable(keras.layers.Layer):
-    """An embedding whose gradient is dense, for stock optimisers."""
-
-    def __init__(self, values, **kwargs):
-        super().__init__(**kwargs)
-        self.values = values
-
-    def build(self, input_shape):
-        self.table = self.add_weight(
-            name="table", shape=(ROWS, WIDTH), initializer=lambda *_, **__: tf.constant(self.values)
-        )
-        self.built = True
-
-    def call(self, ids):
-        return tf.gather(tf.convert_to_tensor(self.table) * 1.0, ids)
-
-
-def make_model(embedding):
-    keras.utils.set_random_seed(11)
-    tower = [keras.layers.Input((3,), dtype="int32"), embedding, keras.layers.Flatten()]
-    return keras.Sequential([*tower, keras.layers.Dense(1)])
-
-
-def make_exact():
-    return make_model(layers.FullEmbedding(ROWS, WIDTH, name="table"))
-
-
-def table_variable(model):
-    return model.get_layer("table").weights[0]
-
-
-def fit(model, ids, labels, **options):
-    return model.fit(ids, labels, batch_size=BATCH, shuffle=False, verbose=0, **options)
-
-
-def train_by_batches(model, ids, labels):
-    for start in range(0, len(ids), BATCH):
-        model.train_on_batch(ids[start : start + BATCH], labels[start : start + BATCH])
-
-
-def stock_twin(model, rate, amsgrad, compiling=None):
-    """The same weights under the stock optimiser, with a dense gradient."""
-    twin = make_model(DenseTable(table_variable(model).numpy(), name="table"))
-    for ours, theirs in zip(model.weights, twin.weights, strict=True):
-        theirs.assign(ours.numpy())
-    twin.compile(
-        keras.optimizers.Adam(rate, amsgrad=amsgrad),
-        keras.losses.MeanSquaredError(),
-        **(compiling or {}),
-    )
-    return twin
-
-
-def trained_pair(name, rate=0.01, batches=6):
-    """An exact model in the middle of its training, and its dense twin."""
-    model = make_exact()
-    twin = stock_twin(model, rate, EXACT[name])
-    model.compile(optimizers.get(name, rate), keras.losses.MeanSquaredError())
-    ids, labels = data(batches)
-    train_by_batches(model, ids, labels)
-    train_by_batches(twin, ids, labels)
-    return model, twin
-
-
-def assert_current(found, twin):
-    expected = table_variable(twin).numpy()
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=0, atol=2e-5)
-
-
-def assert_lags(model, twin):
-    """The test can fail: as stored, rows are far from current."""
-    stored = stored_rows(table_variable(model)).numpy()
-    assert np.abs(stored - table_variable(twin).numpy()).max() > 1e-3
-
+from dense_twin import (
+    BATCH,
+    EXACT,
+    ROWS,
+    WIDTH,
+    assert_current,
+    data,
+    fit,
+    make_exact,
+    make_model,
+    stock_twin,
+    table_variable,
+    train_by_batches,
+)
 
 # The first thing that a user tries.
 
@@ -219,7 +143,6 @@ def test_a_function_of_another_model_with_the_same_table_is_current(named):
     np.testing.assert_allclose(look(), twin.predict(ids, verbose=0), rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(not LEGACY, reason="Keras 3 keeps what it replaces, and the optimizer warns")
 def test_functions_that_compile_replaced_do_not_slow_training_down():
     ids, labels = data()
     model = make_exact()
@@ -304,261 +227,6 @@ def test_towers_that_train_by_turns(name, left_out, traced):
         np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=0, atol=2e-5)
 
 
-# Ways to read.
-
-
-def of_weights(weights):
-    return next(np.asarray(w) for w in weights if tuple(w.shape) == (ROWS, WIDTH))
-
-
-READING = {
-    "get_weights of the model": lambda m: of_weights(m.get_weights()),
-    "get_weights of the layer": lambda m: of_weights(m.get_layer("table").get_weights()),
-    "numpy": lambda m: table_variable(m).numpy(),
-    "np.array": lambda m: np.array(table_variable(m)),
-    "convert_to_tensor": lambda m: tf.convert_to_tensor(table_variable(m)),
-    "raw read_value": lambda m: raw(table_variable(m)).read_value(),
-    "raw value": lambda m: tf.identity(raw(table_variable(m)).value()),
-    "tf.gather": lambda m: tf.gather(raw(table_variable(m)), np.arange(ROWS)),
-    "tf.gather_nd": lambda m: tf.gather_nd(raw(table_variable(m)), np.arange(ROWS)[:, None]),
-    "embedding_lookup": lambda m: tf.nn.embedding_lookup(raw(table_variable(m)), tf.range(ROWS)),
-    "arithmetic": lambda m: table_variable(m) * 1.0,
-    "reduce_sum": lambda m: tf.reduce_sum(raw(table_variable(m))[None], 0),
-    "compiled dispatch": lambda m: tf.raw_ops.AddV2(x=raw(table_variable(m)), y=0.0),
-    "slice": lambda m: raw(table_variable(m))[:],
-    "matmul": lambda m: tf.matmul(raw(table_variable(m)), tf.eye(WIDTH)),
-    "deepcopy of the variable": lambda m: copy.deepcopy(raw(table_variable(m))).numpy(),
-    "the layer": lambda m: m.get_layer("table")(np.arange(ROWS)),
-    "keras.ops": lambda m: keras_numpy(table_variable(m)),
-}
-
-
-def keras_numpy(variable):
-    import keras as keras3
-
-    return keras3.ops.convert_to_numpy(variable)
-
-
-@pytest.fixture(scope="module")
-def shared_pair():
-    return trained_pair("adam")
-
-
-@pytest.fixture
-def pair(shared_pair, request):
-    """An exact model and its dense twin, a few steps after they were last looked at."""
-    seed = zlib.crc32(request.node.name.encode())
-    for m in shared_pair:
-        train_by_batches(m, *data(2, seed))
-    assert_lags(*shared_pair)
-    return shared_pair
-
-
-@pytest.mark.parametrize("way", READING)
-def test_every_way_to_read_is_current(way, pair):
-    model, twin = pair
-    assert_current(READING[way](model), twin)
-
-
-@pytest.mark.parametrize("way", ["tf.gather", "tf.gather_nd", "convert_to_tensor", "raw value",
-                                 "raw read_value", "matmul", "slice", "arithmetic"])  # fmt: skip
-def test_graphs_read_current_rows_and_write_nothing(way, pair):
-    model, twin = pair
-    before = stored_rows(table_variable(model)).numpy()
-    found = tf.function(lambda: tf.identity(READING[way](model)))()
-    assert_current(found, twin)
-    np.testing.assert_array_equal(stored_rows(table_variable(model)).numpy(), before)
-
-
-def test_a_gradient_through_the_whole_table(pair):
-    model, _ = pair
-    variable = raw(table_variable(model))
-    expected = 2 * table_variable(model).numpy()
-    for run in (lambda f: f, tf.function):
-
-        def gradient():
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(tf.convert_to_tensor(variable) ** 2)
-            return tape.gradient(loss, variable)
-
-        np.testing.assert_allclose(run(gradient)().numpy(), expected, rtol=1e-6)
-
-
-# Files and copies.
-
-
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-@pytest.mark.parametrize("suffix", [".keras", ".h5", *(["saved_model"] if LEGACY else [])])
-def test_saved_models_are_current_and_go_on(suffix, tmp_path):
-    model, twin = trained_pair("adam")
-    assert_lags(model, twin)
-    path = tmp_path / (suffix if suffix == "saved_model" else f"model{suffix}")
-    model.save(path)
-    again = keras.models.load_model(path)
-    assert_current(table_variable(again).numpy(), twin)
-    ids, labels = data(seed=1)
-    # With stock optimisers too, Keras 3 cannot train what it has loaded from HDF5, and tf_keras
-    # restores no optimiser from a SavedModel.
-    restored = suffix == ".keras" or (suffix == ".h5" and LEGACY)
-    go_on = [model, again] if restored else [model]
-    for m in (*go_on, twin):
-        train_by_batches(m, ids, labels)
-    for m in go_on:
-        assert_current(table_variable(m).numpy(), twin)
-
-
-WEIGHTS = ["w.weights.h5", *(["weights_of_tensorflow"] if LEGACY else [])]
-
-
-@pytest.mark.parametrize("file", WEIGHTS)
-def test_saved_weights_are_current(file, pair, tmp_path):
-    model, twin = pair
-    model.save_weights(str(tmp_path / file))
-    fresh = make_exact()
-    fresh.load_weights(str(tmp_path / file))
-    assert_current(table_variable(fresh).numpy(), twin)
-
-
-def test_a_checkpoint_of_the_model_alone_is_current(pair, tmp_path):
-    model, twin = pair
-    path = tf.train.Checkpoint(model=model).save(tmp_path / "model")
-    fresh = make_exact()
-    tf.train.Checkpoint(model=fresh).restore(path).expect_partial()
-    assert_current(table_variable(fresh).numpy(), twin)
-
-
-@pytest.mark.parametrize("order", [("model", "optimizer"), ("optimizer", "model")])
-def test_a_checkpoint_of_model_and_optimizer_goes_on(order, tmp_path):
-    """Into a model whose own optimiser has been elsewhere in the meantime."""
-    model, twin = trained_pair("adam")
-    parts = {"model": model, "optimizer": model.optimizer}
-    path = tf.train.Checkpoint(**{k: parts[k] for k in order}).save(tmp_path / "both")
-    other, _ = trained_pair("adam", batches=4)
-    parts = {"model": other, "optimizer": other.optimizer}
-    tf.train.Checkpoint(**{k: parts[k] for k in order}).restore(path).expect_partial()
-    assert_current(other.get_layer("table")(np.arange(ROWS)), twin)
-    ids, labels = data(seed=1)
-    for m in (other, twin):
-        train_by_batches(m, ids, labels)
-    assert_current(table_variable(other).numpy(), twin)
-
-
-def test_a_deep_copy_of_the_model_is_current(pair):
-    model, twin = pair
-    copied = copy.deepcopy(model)
-    assert_current(table_variable(copied).numpy(), twin)
-    assert_current(copied.get_layer("table")(np.arange(ROWS)), twin)
-
-
-def test_a_pickled_model_is_current(pair):
-    model, twin = pair
-    copied = pickle.loads(pickle.dumps(model))
-    assert_current(table_variable(copied).numpy(), twin)
-
-
-def test_a_model_exported_in_training_serves_current_rows(pair, tmp_path):
-    model, twin = pair
-    if LEGACY:
-        tf.saved_model.save(model, str(tmp_path))
-    else:
-        model.export(tmp_path, verbose=False)
-    ids, _ = data()
-    served = tf.saved_model.load(str(tmp_path))
-    found = served.serve(tf.constant(ids)) if not LEGACY else served(tf.constant(ids))
-    np.testing.assert_allclose(found, twin.predict(ids, verbose=0), rtol=0, atol=1e-5)
-
-
-def callbacks_that_save(tmp_path):
-    yield "model.keras", {}
-    yield "model.h5", {}
-    yield "model.weights.h5", {"save_weights_only": True}
-    if LEGACY:
-        yield "weights", {"save_weights_only": True}
-        yield "saved_model", {}
-
-
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-@pytest.mark.parametrize("case", range(5 if LEGACY else 3))
-def test_model_checkpoints_in_fit_are_current(case, tmp_path):
-    file, options = list(callbacks_that_save(tmp_path))[case]
-    ids, labels = data()
-    model = make_exact()
-    twin = stock_twin(model, 0.01, False)
-    model.compile(optimizers.Adam(0.01), keras.losses.MeanSquaredError())
-    path = str(tmp_path / file)
-    saving = keras.callbacks.ModelCheckpoint(path, save_freq=5, **options)
-    fit(model, ids, labels, callbacks=[saving])
-    train_by_batches(twin, ids[: 5 * BATCH], labels[: 5 * BATCH])
-    if options:
-        again = make_exact()
-        again.load_weights(path)
-    else:
-        again = keras.models.load_model(path)
-    assert_current(table_variable(again).numpy(), twin)
-
-
-# Ways to write.
-
-
-def test_early_stopping_restores_the_best_weights():
-    ids, labels = data()
-    model = make_exact()
-    twin = stock_twin(model, 0.05, False)
-    model.compile(optimizers.Adam(0.05), keras.losses.MeanSquaredError())
-    for m in (model, twin):
-        stop = keras.callbacks.EarlyStopping(
-            monitor="loss", mode="max", patience=2, restore_best_weights=True
-        )
-        fit(m, ids, labels, epochs=6, callbacks=[stop])
-        assert stop.stopped_epoch == 2
-    assert_current(table_variable(model).numpy(), twin)
-    np.testing.assert_allclose(
-        model.predict(ids, verbose=0), twin.predict(ids, verbose=0), rtol=0, atol=1e-4
-    )
-
-
-WRITING = {
-    "set_weights": lambda m, values: m.set_weights(
-        [values if tuple(w.shape) == (ROWS, WIDTH) else w for w in m.get_weights()]
-    ),
-    "assign": lambda m, values: table_variable(m).assign(values),
-    "raw assign": lambda m, values: raw(table_variable(m)).assign(values),
-    "assign_add": lambda m, values: table_variable(m).assign_add(
-        values - table_variable(m).numpy()
-    ),
-    "raw assign_sub": lambda m, values: raw(table_variable(m)).assign_sub(
-        table_variable(m).numpy() - values
-    ),
-    "scatter_update": lambda m, values: raw(table_variable(m)).scatter_update(
-        tf.IndexedSlices(values, tf.range(ROWS))
-    ),
-    "scatter_nd_update": lambda m, values: raw(table_variable(m)).scatter_nd_update(
-        tf.range(ROWS)[:, None], values
-    ),
-    "slice assign": lambda m, values: raw(table_variable(m))[:].assign(values),
-}
-
-
-@pytest.mark.parametrize(
-    ("way", "traced"),
-    [(way, False) for way in WRITING]
-    + [(way, True) for way in ("assign", "raw assign", "scatter_update", "scatter_nd_update")],
-)
-def test_what_is_written_is_what_is_read_and_trained_on(way, traced, pair):
-    model, twin = pair
-    values = np.random.default_rng(5).normal(size=(ROWS, WIDTH)).astype("float32")
-    if traced:
-        tf.function(lambda: [WRITING[way](model, tf.constant(values)), 0][1])()
-    else:
-        WRITING[way](model, values)
-    np.testing.assert_allclose(model.get_layer("table")(np.arange(ROWS)), values, rtol=0, atol=1e-6)
-    table_variable(twin).assign(values)
-    ids, labels = data(seed=2)
-    for m in (model, twin):  # Moments are as they were.
-        train_by_batches(m, ids, labels)
-    assert_current(table_variable(model).numpy(), twin)
-
-
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_a_copied_layer_looks_up_and_trains(way):
     layer = layers.QREmbedding(ROWS, WIDTH, collisions=7)
@@ -590,7 +258,9 @@ def test_replicas_read_save_and_write_current_rows(tmp_path):
         tf.config.set_logical_device_configuration(
             cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
         )
-        from test_deferred_rows import *
+        from dense_twin import *
+        from optimizer_training import raw
+        from tf_compemb.storage.table_rows import table_of
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         ids, labels = data()
         one = make_exact()

@@ -116,8 +116,17 @@ def mapping(name: str, value: Any) -> dict[Any, Any]:
 
 def shown(value: Any) -> str:
     """How a value is written in a message: on one line, and not all of a long one."""
-    text = " ".join(repr(value).split())
+    text = " ".join(repr(_plain(value)).split())
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _plain(value: Any) -> Any:
+    """Lists and mappings as Python's own: TensorFlow wraps those that a layer holds."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value
 
 
 def _is_integer(value: Any) -> bool:

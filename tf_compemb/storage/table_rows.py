@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ if BACKEND == "tensorflow":
 
 # Exact optimisers that have yet to be built. What is traced meanwhile must already read by them.
 _unbuilt: weakref.WeakSet[Any] = weakref.WeakSet()
-# Where models of tf_keras have functions, which `compile` drops, though it keeps them alive.
+# Where models have functions, which `compile` drops, though the model goes on tracking them.
 _FUNCTIONS_OF_MODELS = ("train_function", "test_function", "predict_function")
 
 
@@ -213,7 +214,7 @@ class Table:
         if any(reader.lacks(deferred_update) for reader in self._readers):
             gc.collect()
         stale = [reader for reader in self._readers if reader.lacks(deferred_update)]
-        if stale and LEGACY:
+        if stale:
             dropped = _graphs_dropped_by_models()
             stale = [reader for reader in stale if id(reader.outermost()) not in dropped]
         if stale:
@@ -221,7 +222,8 @@ class Table:
                 f"The function {stale[0].function} was traced before the optimizer of the table "
                 f"{self.variable.name} was made, and reads stored rows only. So that it sees "
                 "current ones every step now visits the whole table, which is slow: make the "
-                "optimizer before the model is first called in a tf.function.",
+                "optimizer, and build it if there are several, before the model is first called "
+                "in a tf.function.",
                 stacklevel=2,
             )
         return bool(stale)
@@ -271,18 +273,37 @@ def is_table(variable: Any) -> bool:
 
 
 def _graphs_dropped_by_models() -> set[int]:
-    """Ids of the graphs of tf_keras' functions that no model runs any more."""
+    """Ids of the graphs of Keras' own functions that no model runs any more."""
     objects = gc.get_objects()
     models = [o for o in objects if issubclass(type(o), keras.Model)]
-    kept = {id(vars(model).get(name)) for model in models for name in _FUNCTIONS_OF_MODELS}
+    kept = _functions_within(vars(m).get(name) for m in models for name in _FUNCTIONS_OF_MODELS)
+    modules = {cls.__module__ for cls in keras.Model.__mro__}
     return {
         id(concrete.graph)
         for function in objects
-        if issubclass(type(function), tf.types.experimental.PolymorphicFunction)
-        and getattr(function.python_function, "__module__", "") == keras.Model.__module__
+        if _is_traceable(function)
+        and getattr(function.python_function, "__module__", "") in modules
         and id(function) not in kept
         for concrete in function._list_all_concrete_functions()
     }
+
+
+def _functions_within(values: Iterable[Any]) -> set[int]:
+    """Ids of functions, and of those that they have in variables around them."""
+    found: set[int] = set()
+    left = list(values)
+    while left:
+        value = left.pop()
+        if id(value) in found or not (_is_traceable(value) or inspect.isfunction(value)):
+            continue
+        found.add(id(value))
+        function = value.python_function if _is_traceable(value) else value
+        left += [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    return found
+
+
+def _is_traceable(value: Any) -> bool:
+    return issubclass(type(value), tf.types.experimental.PolymorphicFunction)
 
 
 def _graphs_being_traced() -> list[Any]:
