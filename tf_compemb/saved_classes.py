@@ -31,8 +31,9 @@ def find_in_saved_models() -> None:
 
 @functools.cache
 def modules_of_classes() -> dict[str, str]:
-    """The module of each class that can stand in a file."""
+    """The module of each class that can stand in a file, and of the networks' activation."""
     classes = {"collection": ("EmbeddingCollection",), "optimizers": _OPTIMIZERS}
+    classes["models.relu"] = ("relu",)
     for package in ("layers", "models"):
         classes[package] = exported_classes(f"tf_compemb.{package}")
     return {name: f"tf_compemb.{home}" for home, names in classes.items() for name in names}
@@ -66,7 +67,7 @@ def _register(keras: ModuleType) -> None:
 
 
 def _stand_in(name: str, home: str, keras: str) -> type:
-    """A class that makes objects of the class `name` of the module `home`."""
+    """A class that makes objects of the class `name` of the module `home`, or calls a function."""
 
     def real() -> Any:
         cls = getattr(importlib.import_module(home), name)
