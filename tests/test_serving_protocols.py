@@ -112,7 +112,7 @@ def test_lists_have_the_types_of_ids_and_features(value, dtype):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.array([object()], object), "takes bytes or text"),
+        (np.array([object()], object), "or else bytes or text"),
         (np.array(["2020-01-01"], "datetime64[D]"), "no dtype for NumPy's datetime64"),
     ],
 )
