@@ -28,6 +28,14 @@ def seeded():
     keras.utils.set_random_seed(7)
 
 
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """What programs print does not depend on how slow the machine is."""
+    from tf_compemb import progress_lines
+
+    monkeypatch.setattr(progress_lines, "_FIRST_SECONDS", 3600.0)
+
+
 @pytest.fixture
 def every_table_is_read_by_rows(monkeypatch):
     """As if the tests' small tables were large."""
