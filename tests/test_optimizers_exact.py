@@ -24,7 +24,7 @@ from tf_compemb.optimizers.idle_series import idle_weights
 from tf_compemb.storage.table_rows import table_of
 
 if BACKEND != "tensorflow":
-    pytest.skip("row catch-up exists on TensorFlow only", allow_module_level=True)
+    pytest.skip("updates are deferred on TensorFlow only", allow_module_level=True)
 
 import tensorflow as tf
 
